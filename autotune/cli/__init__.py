@@ -1,0 +1,1 @@
+"""The command line: `autotune probe | plan | explore | explain | profiles`."""

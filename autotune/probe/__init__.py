@@ -1,0 +1,1 @@
+"""Step 1, look: the machine and the pipeline as facts. Read-only."""

@@ -1,0 +1,13 @@
+"""What all records share: frozen, strict about unknown fields, documented field by field."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["Record"]
+
+
+class Record(BaseModel):
+    """A value that never changes: facts in, facts out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())

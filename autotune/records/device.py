@@ -1,0 +1,62 @@
+"""Where a plan runs: a card that is here, a card that is only described, or the CPU."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from autotune.records.base import Record
+
+__all__ = ["Device"]
+
+
+class Device(Record):
+    """Facts about one device. Rates are dense peaks in FLOP per second; `None` where the hardware lacks the format."""
+
+    name: str
+    """The name NVML gives, for example "NVIDIA GeForce RTX 3060", or "CPU"."""
+    kind: Literal["cuda", "cpu"]
+    """What runs there. Other accelerators are recognised by the probe and refused."""
+    torch_device: str
+    """How torch calls it: "cuda:0", "cpu"."""
+    compute_capability: tuple[int, int] | None = None
+    """For example (8, 6); None on the CPU."""
+    sm_count: int | None = None
+    """Streaming multiprocessors."""
+    total_bytes: int
+    """All of its memory."""
+    free_bytes: int | None = None
+    """What is free now, this process's own reclaimable pool included; None for a card that is not here."""
+    bandwidth_bytes_per_s: float
+    """Peak memory bandwidth."""
+    fp32_flops_per_s: float
+    """Dense fp32 rate without tensor cores."""
+    tf32_flops_per_s: float | None = None
+    """Dense TF32 rate."""
+    fp16_flops_per_s: float | None = None
+    """Dense fp16 rate with fp32 accumulation (what cuBLAS and cuDNN use)."""
+    bf16_flops_per_s: float | None = None
+    """Dense bf16 rate with fp32 accumulation."""
+    pcie_generation: int | None = None
+    """Link generation."""
+    pcie_width: int | None = None
+    """Link lanes; on a card that is here, the current width, which may be less than the slot's."""
+    fp8: bool = False
+    """Tensor cores take fp8 (compute capability 8.9 and later)."""
+    driver: str | None = None
+    """Driver version, where a driver was asked."""
+    power_limit_w: float | None = None
+    """Enforced power limit."""
+    source: Literal["catalogue", "probed", "assumed"] = "catalogue"
+    """Where the facts come from: the catalogue, this machine, or a guess from the compute capability."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know about these facts."""
+
+    @property
+    def supports_bf16(self) -> bool:
+        """bf16 arithmetic in hardware (emulated before compute capability 8.0)."""
+        return self.kind == "cpu" or (self.compute_capability or (0, 0)) >= (8, 0)
+
+    @property
+    def supports_tf32(self) -> bool:
+        """TF32 tensor cores (compute capability 8.0 and later)."""
+        return self.kind == "cuda" and (self.compute_capability or (0, 0)) >= (8, 0)

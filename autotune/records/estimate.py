@@ -1,0 +1,93 @@
+"""What a plan is expected to cost."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from autotune.records.base import Record
+
+__all__ = ["PHASES", "Estimate", "Phase", "PhaseName"]
+
+PhaseName = Literal["encoding", "denoising", "decoding"]
+PHASES: tuple[PhaseName, ...] = ("encoding", "denoising", "decoding")
+
+
+class Phase(Record):
+    """The peak of one phase of a call, and its time."""
+
+    name: PhaseName
+    """Encoding ends with the first denoiser call; decoding starts after the last."""
+    peak_bytes: int
+    """Process peak within the phase: the sum of the parts below."""
+    weights_bytes: int
+    """Weights on the device at that moment."""
+    activations_bytes: int
+    """Live tensors that are no weights at that moment."""
+    workspace_bytes: int
+    """Kernel temporaries at that moment: convolution workspaces, attention buffers."""
+    overhead_bytes: int
+    """Device context, library workspaces and what the allocator holds beyond live tensors."""
+    compute_s: float
+    """Time spent computing."""
+    transfer_s: float
+    """Time spent moving weights."""
+    moment: str
+    """The module at the peak."""
+
+    @property
+    def latency_s(self) -> float:
+        """Compute and transfers; without a prefetch stream they do not overlap."""
+        return self.compute_s + self.transfer_s
+
+
+class Estimate(Record):
+    """Bytes and seconds of one call under one plan on one device."""
+
+    phases: tuple[Phase, ...]
+    """Encoding, denoising, decoding."""
+    allocated_bytes: int
+    """Peak of live tensors, as `torch.cuda.max_memory_allocated` counts them."""
+    reserved_bytes: int
+    """Peak of the allocator's segments."""
+    process_bytes: int
+    """What the process takes of the device: context + reserved + library workspaces. On the CPU: weights + activations."""
+    margin_bytes: int
+    """Error bar of `process_bytes`: "fits" means fits with it."""
+    host_ram_bytes: int
+    """RAM for weights that wait off the device and for originals kept so that `restore` is exact."""
+    undo_bytes: int = 0
+    """The part of `host_ram_bytes` that is the price of an exact `restore`."""
+    steps: int
+    """Denoising steps in `latency_s`."""
+    step_s: float
+    """One denoising step."""
+    latency_margin: float
+    """Relative error bar of the times: 0.25 is 25 % either way."""
+    source: Literal["catalogue", "calibrated", "measured"] = "catalogue"
+    """Where rates and constants come from."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know: parts that could not be traced, facts that were assumed."""
+
+    @property
+    def peak_phase(self) -> Phase:
+        """The phase that needs the most memory."""
+        return max(self.phases, key=lambda phase: phase.peak_bytes)
+
+    @property
+    def needed_bytes(self) -> int:
+        """The smallest cap this plan is believed to keep: the process peak with its error bar."""
+        return self.process_bytes + self.margin_bytes
+
+    @property
+    def latency_s(self) -> float:
+        """One call, from prompt to image."""
+        return sum(phase.latency_s for phase in self.phases)
+
+    @property
+    def transfer_s(self) -> float:
+        """Time of one call spent moving weights."""
+        return sum(phase.transfer_s for phase in self.phases)
+
+    def phase(self, name: str) -> Phase:
+        """The phase of that name."""
+        return next(phase for phase in self.phases if phase.name == name)

@@ -1,0 +1,139 @@
+"""The plans that no other plan beats, and the choice among them for a cap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from autotune.errors import PlanError
+from autotune.records.base import Record
+from autotune.records.device import Device
+from autotune.records.estimate import Estimate
+from autotune.records.plan import LANES, LEVERS, Plan, Quality
+from autotune.records.workload import Workload
+from autotune.units import parse_bytes
+
+__all__ = ["Candidate", "Front"]
+
+Objective = Literal["latency", "memory"]
+
+
+class Candidate(Record):
+    """A plan and what it is expected to cost."""
+
+    plan: Plan
+    estimate: Estimate
+
+    def fits(self, max_vram_bytes: int | None, max_ram_bytes: int | None) -> bool:
+        """Whether it stays under both budgets, its error bar included."""
+        vram_ok = max_vram_bytes is None or self.estimate.needed_bytes <= max_vram_bytes
+        return vram_ok and (max_ram_bytes is None or self.estimate.host_ram_bytes <= max_ram_bytes)
+
+
+class Front(Record):
+    """The Pareto front of one model and workload on one device: process peak, host RAM, latency, quality.
+
+    `front["p17"]` is a candidate, iteration goes from fast to small, `best` answers any cap.
+    """
+
+    model: str
+    """Name of the model, for people."""
+    device: Device
+    """What was planned for."""
+    workload: Workload
+    """The call that was planned."""
+    candidates: tuple[Candidate, ...]
+    """From the fastest to the smallest."""
+    searched: int
+    """How many plans were estimated."""
+    baseline: Candidate | None = None
+    """The plan to compare with: model offload where the pipeline has it, else everything resident."""
+
+    def __getitem__(self, plan_id: str) -> Candidate:
+        for candidate in self.candidates:
+            if candidate.plan.id == plan_id:
+                return candidate
+        known = ", ".join(candidate.plan.id for candidate in self.candidates)
+        raise PlanError(f"no plan {plan_id!r} in this front; it holds {known}")
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def plans(self) -> Iterator[Plan]:
+        """The plans, from the fastest to the smallest."""
+        return (candidate.plan for candidate in self.candidates)
+
+    def best(
+        self,
+        *,
+        max_vram: str | int | None = None,
+        max_ram: str | int | None = None,
+        quality: Quality = "near",
+        objective: Objective = "latency",
+    ) -> Candidate | None:
+        """The best candidate under the caps (sizes such as ``"4GB"`` or bytes), or None where none fits.
+
+        A tiled VAE decode changes the image, so it is taken only where nothing untiled fits.
+        """
+        vram_bytes = None if max_vram is None else parse_bytes(max_vram, name="max_vram")
+        ram_bytes = None if max_ram is None else parse_bytes(max_ram, name="max_ram")
+        fitting = [
+            candidate
+            for candidate in self.candidates
+            if candidate.fits(vram_bytes, ram_bytes) and LANES.index(candidate.plan.lane) <= LANES.index(quality)
+        ]
+        untiled = [candidate for candidate in fitting if candidate.plan.vae_tiling is False]
+        pool = untiled or fitting
+        if not pool:
+            return None
+        if objective == "memory":
+            return min(pool, key=lambda candidate: (candidate.estimate.process_bytes, candidate.estimate.latency_s))
+        return preferred(pool)
+
+    def smallest(self, *, max_ram_bytes: int | None = None, quality: Quality = "near") -> Candidate:
+        """The candidate that needs the least of the device (within the RAM budget where any keeps it)."""
+        lane = [c for c in self.candidates if LANES.index(c.plan.lane) <= LANES.index(quality)] or list(self.candidates)
+        pool = [candidate for candidate in lane if candidate.fits(None, max_ram_bytes)] or lane
+        return min(pool, key=lambda candidate: candidate.estimate.needed_bytes)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row a candidate: id, levers, bytes and seconds."""
+        return [
+            {
+                "id": candidate.plan.id,
+                **{lever: getattr(candidate.plan, lever) for lever in LEVERS},
+                "lane": candidate.plan.lane,
+                "process_bytes": candidate.estimate.process_bytes,
+                "needed_bytes": candidate.estimate.needed_bytes,
+                "host_ram_bytes": candidate.estimate.host_ram_bytes,
+                "latency_s": candidate.estimate.latency_s,
+                "step_s": candidate.estimate.step_s,
+                "peak_phase": candidate.estimate.peak_phase.name,
+            }
+            for candidate in self.candidates
+        ]
+
+    def to_frame(self) -> Any:
+        """The rows as a `pandas.DataFrame` (the `report` extra)."""
+        import pandas
+
+        return pandas.DataFrame(self.rows())
+
+    def to_json(self) -> str:
+        """The whole front as JSON; `Front.model_validate_json` reads it back."""
+        return self.model_dump_json()
+
+
+def preferred(pool: list[Candidate]) -> Candidate:
+    """The fastest; among plans within max(1 %, 50 ms) of it the least RAM, then the least VRAM, then the simplest."""
+    fastest_s = min(candidate.estimate.latency_s for candidate in pool)
+    equal = [c for c in pool if c.estimate.latency_s - fastest_s <= max(0.01 * fastest_s, 0.05)]
+    return min(
+        equal,
+        key=lambda c: (
+            c.plan.quality_rank,
+            c.estimate.host_ram_bytes,
+            c.estimate.process_bytes,
+            len(c.plan.changes),
+        ),
+    )

@@ -1,0 +1,65 @@
+"""What a pipeline is made of, as facts: nothing here holds a tensor."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from autotune.records.base import Record
+
+__all__ = ["Component", "Model", "Role"]
+
+Role = Literal["text_encoder", "image_encoder", "denoiser", "vae", "controlnet", "safety_checker", "other"]
+
+
+class Component(Record):
+    """One neural network of the pipeline."""
+
+    name: str
+    """Its attribute on the pipeline, for example "unet"."""
+    role: Role
+    """What it does in a call."""
+    class_name: str
+    """Its class, for example "UNet2DConditionModel"."""
+    parameters: int
+    """Number of parameters, tied ones once."""
+    bytes_by_dtype: dict[str, int]
+    """Bytes of parameters and persistent buffers by dtype, tied tensors once."""
+    capabilities: tuple[str, ...] = ()
+    """What the object itself says it can do: "vae_slicing", "vae_tiling", "attention_processors" and so on."""
+    shared: bool = False
+    """Other pipelines may hold the same object."""
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all its weights as they are now."""
+        return sum(self.bytes_by_dtype.values())
+
+
+class Model(Record):
+    """A pipeline's facts and the two keys under which profiles know it."""
+
+    name: str
+    """For people: a zoo name, a folder or hub id, or the pipeline's class."""
+    pipeline_class: str
+    """For example "StableDiffusionPipeline"."""
+    components: tuple[Component, ...]
+    """Its networks, in the pipeline's order."""
+    offload_sequence: tuple[str, ...] | None = None
+    """The order in which model offload swaps components; None where the pipeline declares none."""
+    excluded_from_offload: tuple[str, ...] = ()
+    """Components that diffusers moves to the card for good (`_exclude_from_cpu_offload`)."""
+    structural_key: str
+    """Hash of classes, configurations, parameter shapes and dtypes: the same for a folder, a hub id and a loaded pipeline."""
+    source_key: str | None = None
+    """Hash of the configuration files as found, so that a profile can be found before anything is built."""
+    placement: str = "none"
+    """How its weights are placed now: "none", "model", "sequential" or "group" offload."""
+
+    def component(self, name: str) -> Component:
+        """The component of that name."""
+        return next(part for part in self.components if part.name == name)
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all weights as they are now."""
+        return sum(part.weights_bytes for part in self.components)

@@ -1,0 +1,1 @@
+"""What people look at: text, HTML and figures made of records."""

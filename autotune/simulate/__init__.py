@@ -1,0 +1,1 @@
+"""Step 3, replay: a trace under a plan on a device gives bytes and seconds. Arithmetic on records."""

@@ -1,0 +1,1 @@
+"""Well-known pipelines built from configuration on the meta device: no weights, no network."""
