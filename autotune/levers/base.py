@@ -1,0 +1,72 @@
+"""What a lever is.
+
+Its five facets stand in five places: the field in `records/plan.py`, its domain and its do/undo in a file of this room, how
+a replay accounts for it in `simulate/accounting.py`, and its row in the README, which is made from `summary`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+from autotune.errors import PlanError
+from autotune.records.device import Device
+from autotune.records.workload import Workload
+
+__all__ = ["Domain", "Lever", "Subject", "Undo", "nothing"]
+
+Undo = Callable[[], None]
+
+
+def nothing() -> None:
+    """The undo of a lever that changed nothing."""
+
+
+class Subject(NamedTuple):
+    """What a plan is for."""
+
+    pipe: Any
+    device: Device
+    workload: Workload
+
+
+class Domain(NamedTuple):
+    """The values worth looking at, and why there are no others."""
+
+    values: tuple[Any, ...]
+    reason: str
+
+
+class Lever(ABC):
+    """One thing that can be changed on a pipeline and taken back."""
+
+    name: ClassVar[str]
+    """Its field in `Plan`."""
+    changes_execution: ClassVar[bool]
+    """Whether it changes which kernels run, so that a component must be traced anew."""
+    summary: ClassVar[tuple[str, str, str]]
+    """Its row in the README: what it does, what it gains, what it costs."""
+
+    @abstractmethod
+    def domain(self, subject: Subject) -> Domain:
+        """The values that a search should look at."""
+
+    @abstractmethod
+    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
+        """Makes the pipeline so; gives back what takes it back. `undo=False` allows it to be irreversible."""
+
+    @abstractmethod
+    def read(self, pipe: Any) -> Any:
+        """The value the pipeline has now."""
+
+    def check(self, subject: Subject, value: Any) -> None:
+        """Refuses a value the pipeline cannot take.
+
+        Raises:
+            PlanError: says what was asked, why it cannot be, and what can.
+        """
+        domain = self.domain(subject)
+        if value not in domain.values and value != self.read(subject.pipe):
+            allowed = ", ".join(repr(item) for item in domain.values)
+            raise PlanError(f"{self.name}={value!r} cannot be applied: {domain.reason}; what works is {allowed}")

@@ -1,0 +1,92 @@
+"""Precision: fp32 weights lowered to a half type. Weights in half precision are the user's choice and stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from autotune.errors import PlanError
+from autotune.levers import _upstream
+from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
+
+__all__ = ["Dtype"]
+
+_HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Dtype(Lever):
+    """Casts parameter by parameter, so that modules a model wants in fp32 are kept there.
+
+    `Module.to(dtype)` would cast those too, and would lose the originals; here the original `Parameter` objects are put
+    back on undo, bit for bit. That costs their size in RAM while the plan is applied.
+    """
+
+    name = "dtype"
+    changes_execution = True
+    summary = ("fp32 weights to fp16 or bf16", "half the memory, tensor cores", "tiny differences; RAM for the originals")
+
+    def domain(self, subject: Subject) -> Domain:
+        half = _half_type(subject)
+        if not _has_fp32(subject.pipe):
+            return Domain(("as_is",), "the weights are in half precision or quantised already, which is the owner's choice")
+        return Domain(("as_is", half), f"fp32 weights are lowered to {half} on this device")
+
+    def check(self, subject: Subject, value: Any) -> None:
+        if value in _HALF and not _has_fp32(subject.pipe):
+            raise PlanError(f"dtype={value!r} cannot be applied: no network has fp32 weights; what works is 'as_is'")
+
+    def read(self, pipe: Any) -> str:
+        return "as_is"
+
+    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
+        if value == "as_is":
+            return nothing
+        originals: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+        lowered: dict[int, torch.Tensor] = {}
+        for part in _upstream.networks(subject.pipe).values():
+            kept = _upstream.kept_in_fp32(part, _HALF[value])
+            for path, module in part.named_modules():
+                for table in (module._parameters, module._buffers):
+                    for name, tensor in table.items():
+                        if tensor is None or tensor.dtype != torch.float32 or _is_kept(f"{path}.{name}", kept):
+                            continue
+                        originals.append((table, name, tensor))
+                        if id(tensor) not in lowered:
+                            lowered[id(tensor)] = _cast(tensor, _HALF[value])
+                        table[name] = lowered[id(tensor)]
+
+        def put_back() -> None:
+            for table, name, tensor in reversed(originals):
+                table[name] = tensor
+
+        return put_back if undo else nothing
+
+
+def _has_fp32(pipe: Any) -> bool:
+    """Whether most weights are fp32: a VAE that its owner left in fp32 beside a half denoiser stays so."""
+    sizes = {True: 0, False: 0}
+    for part in _upstream.networks(pipe).values():
+        for parameter in part.parameters():
+            sizes[parameter.dtype == torch.float32] += parameter.numel()
+    return sizes[True] > sizes[False]
+
+
+def _half_type(subject: Subject) -> str:
+    """fp16 for UNets, which were trained and published in it; bf16 for transformers, whose activations overflow fp16."""
+    convolutional = any("UNet" in type(part).__name__ for part in _upstream.networks(subject.pipe).values())
+    if subject.device.kind == "cpu":
+        return "bfloat16"
+    return "float16" if convolutional or not subject.device.supports_bf16 else "bfloat16"
+
+
+def _is_kept(path: str, patterns: tuple[str, ...]) -> bool:
+    return any(pattern in path.split(".") for pattern in patterns)
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    with torch.no_grad():
+        lowered = tensor.detach().to(dtype)
+    if isinstance(tensor, torch.nn.Parameter):
+        return torch.nn.Parameter(lowered, requires_grad=tensor.requires_grad)
+    return lowered

@@ -1,0 +1,121 @@
+"""Applying a plan and taking it back: right order, all or nothing, the same twice as once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from autotune.errors import AutotuneError, PlanError
+from autotune.levers.attention import Attention
+from autotune.levers.base import Lever, Subject, Undo
+from autotune.levers.dtype import Dtype
+from autotune.levers.offload import Offload, take_over
+from autotune.levers.tf32 import Tf32
+from autotune.levers.vae import VaeSlicing, VaeTiling
+from autotune.records.device import Device
+from autotune.records.plan import Plan
+from autotune.records.workload import Workload
+
+__all__ = ["ORDER", "Handle", "apply", "current_plan", "executed", "handle_of", "restore"]
+
+log = logging.getLogger("autotune")
+
+# Precision before processors, what is executed before where it lies: a cast or a processor change after sequential offload
+# would meet empty parameters, silently.
+ORDER: tuple[Lever, ...] = (Dtype(), Tf32(), Attention(), VaeSlicing(), VaeTiling(), Offload())
+
+_ATTRIBUTE = "_autotune"
+
+
+class Handle:
+    """What was done to a pipeline and how to undo it. Lives on the pipeline as long as the plan does."""
+
+    def __init__(self, plan: Plan, device: Device) -> None:
+        self.plan = plan
+        self.device = device
+        self.story: Any = None
+        self._undos: list[tuple[str, Undo]] = []
+
+    def did(self, name: str, undo: Undo) -> None:
+        """Remembers how to take the step back."""
+        self._undos.append((name, undo))
+
+    def undo(self) -> None:
+        """Takes back every step, the last first. A step that fails does not keep the others from being undone."""
+        failures = []
+        while self._undos:
+            name, undo = self._undos.pop()
+            try:
+                undo()
+            except Exception as error:
+                failures.append((name, error))
+        if failures:
+            name, error = failures[0]
+            raise AutotuneError(f"undoing {name} failed: {error}; load the pipeline again") from error
+
+
+def handle_of(pipe: Any) -> Handle | None:
+    """The handle of an optimised pipeline; None for any other."""
+    handle = getattr(pipe, "__dict__", {}).get(_ATTRIBUTE)
+    return handle if isinstance(handle, Handle) else None
+
+
+def apply(pipe: Any, plan: Plan, *, device: Device, workload: Workload, undo: bool = True) -> Handle:
+    """Makes the pipeline run as planned. Applied twice it is applied once; another plan replaces it.
+
+    Raises:
+        PlanError: a value cannot be applied; nothing has been changed then.
+    """
+    handle = handle_of(pipe)
+    if handle is not None and handle.plan.same_as(plan) and handle.device.torch_device == device.torch_device:
+        return handle
+    restore(pipe)
+    subject = Subject(pipe, device, workload)
+    for lever in ORDER:
+        lever.check(subject, getattr(plan, lever.name))
+    handle = Handle(plan, device)
+    try:
+        handle.did("the offload that was there", take_over(pipe))
+        for lever in ORDER:
+            handle.did(lever.name, lever.apply(subject, getattr(plan, lever.name), undo=undo))
+    except BaseException as error:
+        handle.undo()
+        if isinstance(error, AutotuneError) or not isinstance(error, Exception):
+            raise
+        raise PlanError(f"applying {plan.changes} failed and was rolled back: {error}") from error
+    pipe.__dict__[_ATTRIBUTE] = handle
+    return handle
+
+
+def restore(pipe: Any) -> bool:
+    """Takes the plan back; False if there is none."""
+    handle = handle_of(pipe)
+    if handle is None:
+        return False
+    del pipe.__dict__[_ATTRIBUTE]
+    handle.undo()
+    return True
+
+
+def current_plan(pipe: Any) -> Plan:
+    """The pipeline as it is now, as a plan."""
+    values = {lever.name: lever.read(pipe) for lever in ORDER}
+    if values["offload"] == "group":
+        raise PlanError("the pipeline is group-offloaded, which cannot be estimated yet; nearest is offload='sequential'")
+    return Plan(**values)
+
+
+@contextmanager
+def executed(subject: Subject, values: dict[str, Any]) -> Iterator[None]:
+    """Levers that change what is executed, pulled on a twin for the time of a recording."""
+    undos: list[Undo] = []
+    try:
+        for lever in ORDER:
+            if lever.changes_execution and lever.name in values:
+                undos.append(lever.apply(subject, values[lever.name], undo=True))
+        yield
+    finally:
+        for undo in reversed(undos):
+            undo()

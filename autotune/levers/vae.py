@@ -1,0 +1,157 @@
+"""The VAE's two levers: decode a batch one by one, decode an image in overlapping tiles.
+
+`pipe.enable_vae_*` is gone from diffusers 0.42; the switches are on the VAE. `disable_tiling` does not restore sizes, so
+every attribute is remembered. A tile edge counts in pixels of the image.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from autotune.errors import PlanError
+from autotune.levers import _upstream
+from autotune.levers.base import Domain, Lever, Subject, Undo
+
+__all__ = ["VaeSlicing", "VaeTiling", "tile_edges"]
+
+_COMMON_EDGES_PX = (512, 256)
+_SMALLEST_TILE_LATENTS = 4  # a quarter of it, the overlap, is still a whole latent
+
+
+def _sliceable(pipe: Any) -> list[Any]:
+    return [part for part in _upstream.networks(pipe).values() if hasattr(part, "use_slicing") and hasattr(part, "decode")]
+
+
+def _tileable(pipe: Any) -> list[Any]:
+    parts = (part for part in _upstream.networks(pipe).values() if hasattr(part, "use_tiling") and hasattr(part, "decode"))
+    return [part for part in parts if _size_arguments(part) or hasattr(part, "tile_sample_min_size")]
+
+
+def _size_arguments(vae: Any) -> list[str]:
+    """Spatial arguments of this class's `enable_tiling`: the names differ from class to class."""
+    names = inspect.signature(vae.enable_tiling).parameters
+    return [name for name in names if name in {"tile_sample_min_height", "tile_sample_min_width"}]
+
+
+class VaeSlicing(Lever):
+    """Takes effect for batches above 1 only."""
+
+    name = "vae_slicing"
+    changes_execution = True
+    summary = ("decode a batch one image at a time", "decoding memory of one image", "little; none at batch 1")
+
+    def domain(self, subject: Subject) -> Domain:
+        if not _sliceable(subject.pipe):
+            return Domain((False,), "the VAE's class cannot slice")
+        if subject.workload.batch == 1:
+            return Domain((self.read(subject.pipe),), "a batch of one has nothing to slice")
+        return Domain((False, True), "the batch can be decoded one by one")
+
+    def check(self, subject: Subject, value: Any) -> None:
+        if value and not _sliceable(subject.pipe):
+            raise PlanError("vae_slicing=True cannot be applied: the VAE's class cannot slice; what works is False")
+
+    def read(self, pipe: Any) -> bool:
+        return any(vae.use_slicing for vae in _sliceable(pipe))
+
+    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
+        before = [(vae, vae.use_slicing) for vae in _sliceable(subject.pipe)]
+        for vae, _ in before:
+            vae.use_slicing = bool(value)
+
+        def put_back() -> None:
+            for vae, was in before:
+                vae.use_slicing = was
+
+        return put_back
+
+
+class VaeTiling(Lever):
+    """The edge must be smaller than the image, or nothing is tiled: SDXL's default of 1024 does nothing at 1024x1024."""
+
+    name = "vae_tiling"
+    changes_execution = True
+    summary = ("decode in overlapping tiles of this edge", "decoding memory of one tile", "slower; faint tone changes")
+
+    def domain(self, subject: Subject) -> Domain:
+        vaes = _tileable(subject.pipe)
+        if not vaes:
+            return Domain((False,), "the VAE's class cannot tile, or not with a chosen size")
+        edges = tile_edges(vaes[0], subject.workload)
+        if not edges:
+            return Domain((False,), "the image is no larger than the smallest tile")
+        return Domain((False, *edges), f"the image is larger than a tile of {edges[-1]} pixels")
+
+    def check(self, subject: Subject, value: Any) -> None:
+        if value is False:
+            return
+        vaes = _tileable(subject.pipe)
+        if not vaes:
+            raise PlanError(f"vae_tiling={value!r} cannot be applied: {self.domain(subject).reason}; what works is False")
+        grain = _SMALLEST_TILE_LATENTS * max(_scale(vae) for vae in vaes)
+        if value is True or value < grain or value % grain:
+            asked = f"vae_tiling={value!r} cannot be applied"
+            raise PlanError(f"{asked}: a tile's edge is a multiple of {grain} pixels for this VAE, for example {grain * 8}")
+
+    def read(self, pipe: Any) -> int | bool:
+        on = [vae for vae in _tileable(pipe) if vae.use_tiling]
+        return _edge(on[0]) if on else False
+
+    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
+        vaes = _tileable(subject.pipe)
+        before = [(vae, {k: v for k, v in vars(vae).items() if _is_tiling_state(k)}) for vae in vaes]
+        for vae in vaes:
+            if value is False:
+                vae.use_tiling = False
+            else:
+                _tile(vae, value)
+
+        def put_back() -> None:
+            for vae, state in before:
+                for name in [name for name in vars(vae) if _is_tiling_state(name)]:
+                    del vae.__dict__[name]
+                vae.__dict__.update(state)
+
+        return put_back
+
+
+def _is_tiling_state(name: str) -> bool:
+    return name == "use_tiling" or name.startswith("tile_")
+
+
+def _tile(vae: Any, edge_px: int) -> None:
+    arguments = _size_arguments(vae)
+    if not arguments:  # AutoencoderKL and its kin take no sizes: both attributes, consistently (autoencoder_kl.py:138)
+        vae.enable_tiling()
+        vae.tile_sample_min_size = edge_px
+        vae.tile_latent_min_size = edge_px // _scale(vae)
+        return
+    names = inspect.signature(vae.enable_tiling).parameters
+    strides = [name for name in names if name in {"tile_sample_stride_height", "tile_sample_stride_width"}]
+    vae.enable_tiling(**dict.fromkeys(arguments, edge_px), **dict.fromkeys(strides, edge_px * 3 // 4))
+
+
+def _edge(vae: Any) -> int:
+    if hasattr(vae, "tile_sample_min_size"):
+        size = vae.tile_sample_min_size
+        return int(size if isinstance(size, int | float) else min(size))
+    return int(min(vae.tile_sample_min_height, vae.tile_sample_min_width))
+
+
+def _scale(vae: Any) -> int:
+    """Pixels along an edge for each latent."""
+    ratio = getattr(vae, "spatial_compression_ratio", None)
+    if isinstance(ratio, int):
+        return ratio
+    return 2 ** (len(vae.config.block_out_channels) - 1)  # autoencoder_kl.py:138
+
+
+def tile_edges(vae: Any, workload: Any) -> tuple[int, ...]:
+    """Tile edges in pixels that cut this image, largest first: the usual two, and half the image if neither does."""
+    longest_px = max(workload.height or 0, workload.width or 0)
+    grain = _SMALLEST_TILE_LATENTS * _scale(vae)
+    cutting = [edge for edge in _COMMON_EDGES_PX if edge < longest_px and edge % grain == 0]
+    if not cutting and longest_px // 2 >= grain:
+        cutting = [longest_px // 2 // grain * grain]
+    return tuple(cutting)

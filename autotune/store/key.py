@@ -1,0 +1,98 @@
+"""What makes two searches the same search, as short hashes: a key is equal wherever and whenever it is made.
+
+Fields of a workload that have their default are left out of its hash, so that a field added later changes no old key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from autotune.records.profile import ProfileKey
+from autotune.records.workload import Workload
+
+__all__ = ["hash_options", "hash_workload", "profile_key", "slug", "versions"]
+
+_DISTRIBUTIONS = {  # the distribution called "autotune" is another package
+    "autotune": "diffusers-autotune",
+    "torch": "torch",
+    "diffusers": "diffusers",
+    "transformers": "transformers",
+    "accelerate": "accelerate",
+}
+_SLUG_LENGTH = 80
+
+
+def profile_key(*, structural: str, gpu_slug: str, workload: Workload, options: Mapping[str, Any]) -> ProfileKey:
+    """The key of a search: this model, on this card, for this call, with these options.
+
+    >>> from autotune.records.workload import Workload
+    >>> call = Workload(height=512, width=512)
+    >>> profile_key(structural="1f0c", gpu_slug="tesla-t4-16gb", workload=call, options={"quality": "near"})
+    ProfileKey(structural='1f0c', gpu='tesla-t4-16gb', workload='1be07ea89f0a80a2', options='53a8a6ea8990f6e6')
+    """
+    return ProfileKey(
+        structural=structural,
+        gpu=gpu_slug,
+        workload=hash_workload(workload),
+        options=hash_options(options),
+    )
+
+
+def hash_workload(workload: Workload) -> str:
+    """Hash of everything in the workload that changes the estimate, which is all of it."""
+    return _hash(workload.model_dump(exclude_defaults=True))
+
+
+def hash_options(options: Mapping[str, Any]) -> str:
+    """Hash of search options: plain values, and lists, sets and mappings of them.
+
+    >>> hash_options({"allow": {"a", "b"}, "undo": True}) == hash_options({"undo": True, "allow": {"b", "a"}})
+    True
+    """
+    return _hash(options)
+
+
+def versions() -> dict[str, str]:
+    """Versions of autotune and of the libraries whose code is traced, as far as they are installed; none is imported."""
+    found = {}
+    for name, distribution in _DISTRIBUTIONS.items():
+        try:
+            found[name] = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def slug(text: str) -> str:
+    """A name that is safe as a file or folder name everywhere.
+
+    >>> slug("NVIDIA GeForce RTX 3060 12GB")
+    'nvidia-geforce-rtx-3060-12gb'
+    """
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")[:_SLUG_LENGTH].rstrip("-") or "unnamed"
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()[:16]
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=_canonical)
+    raise TypeError(
+        f"{type(value).__name__} {value!r} cannot be part of a profile's key; "
+        "numbers, strings, None, and lists, sets and mappings of them can"
+    )

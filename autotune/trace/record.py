@@ -1,0 +1,234 @@
+"""The recorder: watches every operator of a call and writes events.
+
+What it does not know: kernel-internal temporaries (convolution workspaces, attention buffers), which `simulate` adds for
+the device at hand, and tensors that a library allocates behind torch's back.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - its name everywhere
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from autotune.records.estimate import PhaseName
+from autotune.records.trace import DTYPES, Attention, EventKind, OpClass, Segment
+from autotune.trace.operators import dtype_code, op_kind
+
+__all__ = ["Borders", "Recorder", "Tape"]
+
+_WEIGHT = -1
+
+
+class Tape:
+    """The growing lists of one segment."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[int, int, int]] = []
+        self.ops: list[tuple[int, int, float, float, int, int]] = []
+        self.attentions: list[Attention] = []
+        self.modules: dict[str, int] = {}
+
+    def segment(
+        self, component: str, method: str, phase: PhaseName, turn: int, weights: dict[str, int]
+    ) -> Segment:
+        """The lists as a frozen record."""
+        events = np.array(self.events, dtype=np.int64).reshape(-1, 3)
+        ops = list(zip(*self.ops, strict=True)) or [()] * 6
+        return Segment(
+            component=component,
+            method=method,
+            phase=phase,
+            turn=turn,
+            kind=events[:, 0].astype(np.int8),
+            ref=events[:, 1].astype(np.int32),
+            size=events[:, 2].copy(),
+            op_class=np.array(ops[0], dtype=np.int8),
+            op_dtype=np.array(ops[1], dtype=np.int8),
+            op_flops=np.array(ops[2], dtype=np.float64),
+            op_bytes=np.array(ops[3], dtype=np.float64),
+            op_kernels=np.array(ops[4], dtype=np.int32),
+            op_conv_bytes=np.array(ops[5], dtype=np.int64),
+            attentions=tuple(self.attentions),
+            modules=tuple(self.modules),
+            weights=weights,
+        )
+
+
+class Recorder(TorchDispatchMode):
+    """A dispatch mode that records storages coming and going, operators, and module boundaries.
+
+    `tape` is the segment being written. Storages of weights are known beforehand: a view of one is no new storage.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tape = Tape()
+        self.paused = False
+        self._numbers: dict[int, int] = {}
+        self._sizes: dict[int, int] = {}
+        self._next = 0
+
+    def know_weight(self, tensor: torch.Tensor) -> None:
+        """Marks the tensor's storage as weights: not an activation."""
+        self._adopt(tensor.untyped_storage(), _WEIGHT)
+
+    def cut(self) -> Tape:
+        """Ends the segment and starts the next."""
+        tape, self.tape = self.tape, Tape()
+        return tape
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Nothing inside is recorded; storages born inside are unknown until `alloc` names them."""
+        before, self.paused = self.paused, True
+        try:
+            yield
+        finally:
+            self.paused = before
+
+    def enter(self, path: str, size_bytes: int) -> None:
+        """A module is called whose own weights are this large."""
+        self._event(EventKind.ENTER, self.tape.modules.setdefault(path, len(self.tape.modules)), size_bytes)
+
+    def leave(self, path: str, size_bytes: int) -> None:
+        """The module returns."""
+        self._event(EventKind.EXIT, self.tape.modules.setdefault(path, len(self.tape.modules)), size_bytes)
+
+    def alloc(self, tensor: torch.Tensor) -> None:
+        """A storage that is new to the recorder comes into being."""
+        storage = tensor.untyped_storage()
+        if storage._cdata in self._numbers:
+            return
+        number, self._next = self._next, self._next + 1
+        self._sizes[number] = storage.nbytes()
+        self._adopt(storage, number)
+        self._event(EventKind.ALLOC, number, self._sizes[number])
+
+    def is_known(self, tensor: torch.Tensor) -> bool:
+        """Whether the tensor's storage is a weight or was recorded."""
+        return tensor.untyped_storage()._cdata in self._numbers
+
+    def number_of(self, tensor: torch.Tensor) -> int | None:
+        """The number under which the tensor's storage was recorded; None for weights and strangers."""
+        number = self._numbers.get(tensor.untyped_storage()._cdata, _WEIGHT)
+        return None if number == _WEIGHT else number
+
+    def new_number(self, size_bytes: int) -> int:
+        """A number for a storage that exists on paper only."""
+        number, self._next = self._next, self._next + 1
+        self._sizes[number] = size_bytes
+        return number
+
+    def bind(self, tensor: torch.Tensor, number: int) -> None:
+        """From now on the number lives and dies with this tensor's storage."""
+        self._adopt(tensor.untyped_storage(), number)
+
+    def _adopt(self, storage: torch.UntypedStorage, number: int) -> None:
+        key = storage._cdata
+        if key not in self._numbers:
+            self._numbers[key] = number
+            weakref.finalize(storage, self._gone, key).atexit = False
+
+    def _gone(self, key: int) -> None:
+        number = self._numbers.pop(key, _WEIGHT)
+        if number != _WEIGHT:
+            self._event(EventKind.FREE, number, self._sizes[number])
+
+    def _event(self, kind: EventKind, ref: int, size_bytes: int) -> None:
+        self.tape.events.append((kind, ref, size_bytes))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if self.paused:
+            return out
+        outputs = [out] if isinstance(out, torch.Tensor) else [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        fresh = False
+        for tensor in outputs:
+            if not self.is_known(tensor) and (tensor.device.type != "meta" or isinstance(tensor, FakeTensor)):
+                self.alloc(tensor)
+                fresh = True
+        kind = op_kind(func)
+        if outputs and (fresh or kind.mutates):
+            self._op(kind, args, kwargs, out, outputs)
+        return out
+
+    def _op(self, kind: Any, args: Any, kwargs: Any, out: Any, outputs: list[torch.Tensor]) -> None:
+        inputs = [t for t in args if isinstance(t, torch.Tensor)]
+        for listed in args:
+            if isinstance(listed, list | tuple):
+                inputs += [t for t in listed if isinstance(t, torch.Tensor)]
+        moved = [min(t.numel() * t.itemsize, t.untyped_storage().nbytes()) for t in (*inputs, *outputs)]
+        flops = kind.flops(*args, **kwargs, out_val=out) if kind.flops else 0
+        conv_bytes = 0
+        if kind.op_class == OpClass.CONV and max(args[1].shape[2:], default=1) > 1:
+            conv_bytes = args[0].numel() * args[0].itemsize + sum(t.numel() * t.itemsize for t in outputs)
+        main = inputs[0] if inputs else outputs[0]
+        self.tape.ops.append((kind.op_class, dtype_code(main.dtype), flops, sum(moved), 1, conv_bytes))
+        self._event(EventKind.OP, len(self.tape.ops) - 1, 0)
+
+
+class Borders(TorchFunctionMode):
+    """Where fakes meet code that wants numbers, and where attention is one event whatever the CPU makes of it.
+
+    `.numpy()`, `.item()` and truth values of a fake are zeros and False: enough for post-processing and for safety
+    checkers, which look at values only to blank an image.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return self._attention(func, args, kwargs)
+        if func in _VALUES and isinstance(args[0], FakeTensor):
+            return _VALUES[func](args[0])
+        return func(*args, **kwargs)
+
+    def _attention(self, func: Any, args: Any, kwargs: Any) -> Any:
+        query, key, value = args[:3] if len(args) >= 3 else (kwargs[name] for name in ("query", "key", "value"))
+        tape = self.recorder.tape
+        masked = (args[3] if len(args) > 3 else kwargs.get("attn_mask")) is not None
+        attention = Attention(
+            batch=query.shape[0] if query.dim() == 4 else 1,
+            heads=query.shape[-3] if query.dim() >= 3 else 1,
+            query_length=query.shape[-2],
+            key_length=key.shape[-2],
+            head_dim=query.shape[-1],
+            value_dim=value.shape[-1],
+            masked=masked,
+            dtype=DTYPES[dtype_code(query.dtype)],
+        )
+        tape.attentions.append(attention)
+        number = len(tape.attentions) - 1
+        tape.events.append((EventKind.ATTENTION, number, 0))
+        out = func(*args, **kwargs)
+        tape.events.append((EventKind.ATTENTION_END, number, 0))
+        return out
+
+
+def _zeros(tensor: FakeTensor) -> Any:
+    dtype = {torch.bfloat16: torch.float32}.get(tensor.dtype, tensor.dtype)
+    return np.zeros(tuple(tensor.shape), dtype=str(dtype).removeprefix("torch."))
+
+
+_VALUES: dict[Any, Any] = {
+    torch.Tensor.numpy: _zeros,
+    torch.Tensor.__array__: _zeros,
+    torch.Tensor.item: lambda tensor: 0.0 if tensor.is_floating_point() else 0,
+    torch.Tensor.tolist: lambda tensor: _zeros(tensor).tolist(),
+    torch.Tensor.__bool__: lambda tensor: False,
+    torch.Tensor.__int__: lambda tensor: 0,
+    torch.Tensor.__float__: lambda tensor: 0.0,
+}

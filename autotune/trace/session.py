@@ -1,0 +1,331 @@
+"""Recording one call of a pipeline: real glue, weightless components.
+
+Only what happens inside a component is fake; schedulers, tokenizers and time steps stay real. Two denoising steps are
+recorded: the second is the steady state. A component whose code a lever changes is recorded again by itself, with inputs
+of the same shapes.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._pytree import tree_map_only
+
+from autotune.errors import WorkloadError
+from autotune.records.estimate import PhaseName
+from autotune.records.trace import Segment, Trace
+from autotune.trace.record import Borders, Recorder, Tape
+from autotune.trace.shortcuts import shorten_blend, shorten_module
+from autotune.trace.twin import Untraceable, born, networks, own_tensors, set_precision, twin_of
+
+__all__ = ["Session"]
+
+_METHODS = ("forward", "encode", "decode")
+_ALIGNMENT_BYTES = 512  # kMinBlockSize of the CUDA caching allocator, c10/cuda/CUDACachingAllocator.cpp
+_RECORDED_STEPS = 2
+
+
+class _Call(NamedTuple):
+    """One call of a component: enough to make it again."""
+
+    component: str
+    method: str
+    args: Any
+    kwargs: Any
+
+
+class _Cut(NamedTuple):
+    """A tape and whose it is; component "" is the pipeline's own code."""
+
+    tape: Tape
+    component: str
+    method: str
+    weights: dict[str, int]
+
+
+class Session:
+    """The twin of one pipeline and the recorder that watches it.
+
+    Args:
+        pipe: a `DiffusionPipeline`; it is only read.
+        denoisers: names of the components that are called once or more in each denoising step.
+
+    `twin` may be changed between recordings by the levers that change what is executed.
+    """
+
+    def __init__(self, pipe: Any, *, denoisers: frozenset[str]) -> None:
+        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._recorder = Recorder()
+        self._denoisers = denoisers
+        self._depth = 0
+        self._cuts: list[_Cut] = []
+        self._calls: list[_Call] = []
+        self._weights: dict[str, int] = {}
+        self._failed_in = ""
+        self.twin = twin_of(pipe, self._mode)
+        self._parts = networks(self.twin)
+        for name, part in self._parts.items():
+            self._wrap(name, part)
+
+    def record(self, call: Mapping[str, Any], *, steps: int) -> Trace:
+        """One call of the pipeline with these arguments, as a trace for `steps` denoising steps.
+
+        Raises:
+            WorkloadError: the pipeline refuses the arguments.
+        """
+        recorded_steps = min(steps, _RECORDED_STEPS)
+        self._start()
+        untraced: dict[str, str] = {}
+        arguments = dict(call)
+        if "num_inference_steps" in arguments:
+            arguments["num_inference_steps"] = recorded_steps
+        with _quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
+            try:
+                with self._recorder, Borders(self._recorder):
+                    self.twin(**arguments)
+            except Exception as error:  # whatever the pipeline's code raises on a fake: reported, not hidden
+                if not any(cut.component for cut in self._cuts) and not self._failed_in:
+                    raise WorkloadError(f"{type(self.twin).__name__} refuses this call: {error}") from error
+                untraced = self._unreached(error)
+        if not self._failed_in:
+            self._end("", "")
+        return Trace(
+            segments=self._segments(),
+            weights=self._initial_weights,
+            resident_buffers={name: _buffer_bytes(part) for name, part in self._parts.items()},
+            weight_tensors={name: len(list(part.parameters())) for name, part in self._parts.items()},
+            denoiser_calls=self._denoiser_calls(recorded_steps, steps),
+            untraced=untraced,
+        )
+
+    def rerecord(self, trace: Trace, component: str) -> Trace:
+        """The trace with this component's calls recorded again, as the twin is now."""
+        calls = [call for call in self._calls if call.component == component]
+        old = [segment for segment in trace.segments if segment.component == component]
+        fresh: list[Segment] = []
+        with _quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
+            for call, segment in zip(calls, old, strict=True):
+                self._restore_precision(component, segment)
+                self._start()
+                args, kwargs = tree_map_only(_Shape, self._materialise, (call.args, call.kwargs))
+                with self._recorder:
+                    with Borders(self._recorder):
+                        output = getattr(self._parts[component], call.method)(*args, **kwargs)
+                    cut = self._cuts[-1]
+                    del output
+                fresh.append(
+                    cut.tape.segment(component, call.method, segment.phase, segment.turn, segment.weights)
+                )
+        return trace.replaced(component, fresh)
+
+    def _start(self) -> None:
+        self._recorder.cut()
+        self._cuts, self._weights, self._failed_in, self._depth = [], {}, "", 0
+        for part in self._parts.values():
+            for module in part.modules():
+                for tensor in own_tensors(module):
+                    self._recorder.know_weight(tensor)
+        self._initial_weights = {name: _weight_bytes(part) for name, part in self._parts.items()}
+
+    def _restore_precision(self, component: str, segment: Segment) -> None:
+        """Brings the component to the precision it had in that segment (SDXL decodes in fp32)."""
+        if segment.weights.get(component, 0) > _weight_bytes(self._parts[component]):
+            set_precision(self._parts[component], self._mode, torch.float32)
+
+    def _end(self, component: str, method: str) -> None:
+        self._cuts.append(_Cut(self._recorder.cut(), component, method, dict(self._weights)))
+
+    def _wrap(self, name: str, part: torch.nn.Module) -> None:
+        """Puts the recorder's hooks on the twin's component."""
+        offloads_buffers = len(part._parameters) > 0  # diffusers/pipelines/pipeline_utils.py enable_sequential_cpu_offload
+        blocks = {id(child) for m in part.modules() if isinstance(m, torch.nn.ModuleList) for child in m}
+        for path, module in part.named_modules():
+            module.__dict__["to"] = self._caster(name, module)
+            full = f"{name}.{path}" if path else name
+            if path and (id(module) in blocks or any(True for _ in own_tensors(module))):
+                self._hook(full, module, offloads_buffers)
+        if hasattr(part, "decode"):
+            for child in (getattr(part, "encoder", None), getattr(part, "decoder", None)):
+                if isinstance(child, torch.nn.Module):
+                    shorten_module(child, self._recorder, self._mode)
+            for blend in ("blend_v", "blend_h", "blend_t"):
+                if hasattr(part, blend):
+                    part.__dict__[blend] = shorten_blend(getattr(part, blend), self._recorder)
+        for method in _METHODS:
+            if callable(getattr(part, method, None)):
+                part.__dict__[method] = self._inside(name, method, getattr(part, method), offloads_buffers)
+
+    def _hook(self, path: str, module: torch.nn.Module, offloads_buffers: bool) -> None:
+        recorder = self._recorder
+        module.register_forward_pre_hook(lambda m, _: recorder.enter(path, _own_bytes(m, offloads_buffers)))
+        module.register_forward_hook(lambda m, _, __: recorder.leave(path, _own_bytes(m, offloads_buffers)))
+
+    def _inside(self, name: str, method: str, function: Callable[..., Any], buffers: bool) -> Callable[..., Any]:
+        """The component's method with fake inputs, between two cuts of the tape."""
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            if self._depth:
+                return function(*args, **kwargs)
+            self._end("", "")
+            self._calls.append(_Call(name, method, *tree_map_only(torch.Tensor, _Shape.of, (args, kwargs))))
+            args, kwargs = tree_map_only(torch.Tensor, self._fake, (args, kwargs))
+            self._depth, self._failed_in = 1, name
+            part = self._parts[name]
+            self._recorder.enter(name, _own_bytes(part, buffers))
+            with self._mode:
+                output = function(*args, **kwargs)
+            self._recorder.leave(name, _own_bytes(part, buffers))
+            self._depth, self._failed_in = 0, ""
+            del args, kwargs
+            self._end(name, method)
+            return output
+
+        return wrapped
+
+    def _fake(self, tensor: torch.Tensor) -> torch.Tensor:
+        if isinstance(tensor, FakeTensor):
+            return tensor
+        with self._recorder.pause():
+            fake = born(self._mode, tensor)
+        self._recorder.know_weight(fake)  # the real tensor is recorded already
+        return fake
+
+    def _materialise(self, shape: _Shape) -> torch.Tensor:
+        with self._recorder.pause(), self._mode:
+            fake = torch.empty_strided(shape.shape, shape.stride, dtype=shape.dtype, device="cpu")
+        self._recorder.know_weight(fake)
+        return fake
+
+    def _caster(self, name: str, module: torch.nn.Module) -> Callable[..., Any]:
+        """Stands for `module.to`: a change of precision is an event, a change of device is none."""
+
+        def to(*args: Any, **kwargs: Any) -> torch.nn.Module:
+            wanted = (*args, *kwargs.values())
+            dtype = next((arg for arg in wanted if isinstance(arg, torch.dtype)), None)
+            if dtype is not None:
+                with self._recorder.pause():
+                    set_precision(module, self._mode, dtype)
+                for part in module.modules():
+                    for tensor in own_tensors(part):
+                        self._recorder.know_weight(tensor)
+                self._weights[name] = _weight_bytes(self._parts[name])
+            return module
+
+        return to
+
+    def _unreached(self, error: Exception) -> dict[str, str]:
+        """The component that failed, and those whose turn never came."""
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no message'}"
+        done = {cut.component for cut in self._cuts}
+        failed = self._failed_in or "the pipeline's own code"
+        late = {name: f"not reached: {failed} stopped the trace" for name in self._parts if name not in done}
+        return late | {failed: reason}
+
+    def _segments(self) -> tuple[Segment, ...]:
+        """The tapes as segments, with their phases and turns."""
+        turns = [index for index, cut in enumerate(self._cuts) if cut.component in self._denoisers]
+        first, last = (turns[0], turns[-1]) if turns else (0, len(self._cuts))
+        segments, turn = [], -1
+        for index, cut in enumerate(self._cuts):
+            phase: PhaseName = "encoding" if index < first else "denoising" if index <= last else "decoding"
+            turn += index in turns
+            place = turn if phase == "denoising" else -1
+            segments.append(cut.tape.segment(cut.component, cut.method, phase, place, cut.weights))
+        return tuple(segments)
+
+    def _denoiser_calls(self, recorded_steps: int, steps: int) -> int:
+        """How often the denoiser is called in `steps` steps, from how often it was in those recorded."""
+        recorded = sum(cut.component in self._denoisers for cut in self._cuts)
+        scheduler = getattr(self.twin, "scheduler", None)
+        few, many = _timesteps(scheduler, recorded_steps), _timesteps(scheduler, steps)
+        return round(recorded * many / few) if few and many else round(recorded * steps / recorded_steps)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A tensor's outside. No tuple: pytrees must see it as a leaf."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> _Shape:
+        return cls(tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
+
+
+def _timesteps(scheduler: Any, steps: int) -> int:
+    """Number of time steps the scheduler makes of `steps` (PNDM makes one more, Heun nearly twice as many)."""
+    trial = copy.deepcopy(scheduler)
+    dynamic = getattr(getattr(trial, "config", None), "use_dynamic_shifting", False)
+    try:
+        trial.set_timesteps(steps, **({"mu": 1.0} if dynamic else {}))
+        return len(trial.timesteps)
+    except (AttributeError, TypeError, ValueError, RuntimeError, IndexError):
+        return 0
+
+
+def _own_bytes(module: torch.nn.Module, with_buffers: bool) -> int:
+    """Bytes that sequential offload brings in for this module: its parameters, and saved buffers where it offloads them."""
+    total = sum(p.numel() * p.itemsize for p in module._parameters.values() if p is not None)
+    if with_buffers:
+        saved = (b for n, b in module._buffers.items() if b is not None and n not in module._non_persistent_buffers_set)
+        total += sum(b.numel() * b.itemsize for b in saved)
+    return total
+
+
+def _aligned(tensor: torch.Tensor) -> int:
+    return -(-tensor.numel() * tensor.itemsize // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+
+
+def _weight_bytes(part: torch.nn.Module) -> int:
+    return sum(_aligned(tensor) for tensor in {*part.parameters(), *part.buffers()})
+
+
+def _buffer_bytes(part: torch.nn.Module) -> int:
+    with_buffers = len(part._parameters) > 0
+    buffers = [
+        buffer
+        for module in part.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and (not with_buffers or name in module._non_persistent_buffers_set)
+    ]
+    return sum(_aligned(buffer) for buffer in buffers)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Neither warnings nor log lines of the libraries: the call is ours, not the user's."""
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def untraced(pipe: Any, error: Untraceable) -> Trace:
+    """What is left when no twin can be made: the weights."""
+    parts = networks(pipe)
+    reason = {name: f"not reached: {error.component} has no twin" for name in parts}
+    return Trace(
+        segments=(),
+        weights={name: _weight_bytes(part) for name, part in parts.items()},
+        resident_buffers={name: _buffer_bytes(part) for name, part in parts.items()},
+        weight_tensors={name: len(list(part.parameters())) for name, part in parts.items()},
+        denoiser_calls=0,
+        untraced=reason | {error.component: error.reason},
+    )

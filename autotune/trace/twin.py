@@ -1,0 +1,106 @@
+"""A pipeline's twin: same classes, same code, no tensor of the original and no weights.
+
+Every parameter, buffer and plain tensor attribute becomes a fake that is *born* fake. `FakeTensorMode.from_tensor` would
+keep weak references to the original, which break a later `.to`, and turns meta tensors into meta fakes. Offload hooks are
+left behind. The original is only read: it is never moved, copied or called.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+__all__ = ["Untraceable", "born", "networks", "own_tensors", "set_precision", "twin_of"]
+
+# Attributes that accelerate and diffusers hang on a module when they wrap its forward
+# (accelerate/hooks.py add_hook_to_module; diffusers/hooks/hooks.py HookRegistry).
+_HOOK_ATTRIBUTES = ("_hf_hook", "_diffusers_hook", "_old_forward")
+_PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+
+
+class Untraceable(Exception):
+    """A component whose twin cannot be made or called; carries its name and the reason."""
+
+    def __init__(self, component: str, reason: str) -> None:
+        super().__init__(f"{component}: {reason}")
+        self.component, self.reason = component, reason
+
+
+class _Dropped:
+    """Stands in the twin where a hook's state was."""
+
+
+def networks(pipe: Any) -> dict[str, torch.nn.Module]:
+    """The pipeline's networks by attribute name, compiled wrappers taken off."""
+    parts = {name: getattr(part, "_orig_mod", part) for name, part in pipe.components.items()}
+    return {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
+
+
+def own_tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """The parameters and buffers that the module holds itself, not its children's."""
+    for table in (module._parameters, module._buffers):
+        yield from (tensor for tensor in table.values() if tensor is not None)
+
+
+def born(mode: FakeTensorMode, tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """A fake on the CPU with the shape and strides of `tensor`."""
+    with mode:
+        fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype or tensor.dtype, device="cpu")
+    return torch.nn.Parameter(fake, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else fake
+
+
+def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:
+    """A shallow copy of the pipeline whose networks are weightless.
+
+    Raises:
+        Untraceable: a parameter is of a class whose behaviour a plain fake would not show (quantised weights).
+    """
+    memo: dict[int, Any] = {}
+    parts = networks(pipe)
+    for name, part in parts.items():
+        for module in part.modules():
+            _remember(module, mode, memo, name)
+    twin = copy.copy(pipe)
+    for name, part in parts.items():
+        ghost = copy.deepcopy(part, memo)
+        for module in ghost.modules():
+            if isinstance(module.__dict__.get("forward"), _Dropped):
+                del module.__dict__["forward"]
+            for attribute in _HOOK_ATTRIBUTES:
+                module.__dict__.pop(attribute, None)
+        twin.__dict__[name] = ghost
+    if getattr(pipe, "scheduler", None) is not None:
+        twin.__dict__["scheduler"] = copy.deepcopy(pipe.scheduler)
+    twin.__dict__["_all_hooks"] = []
+    twin.__dict__["_progress_bar_config"] = {"disable": True}
+    return twin
+
+
+def _remember(module: torch.nn.Module, mode: FakeTensorMode, memo: dict[int, Any], component: str) -> None:
+    """Tells deepcopy what each tensor and each hook of the module becomes."""
+    plain = (value for value in module.__dict__.values() if isinstance(value, torch.Tensor))  # weight_norm holds one so
+    for tensor in (*own_tensors(module), *plain):
+        if id(tensor) in memo:
+            continue
+        if type(tensor) not in _PLAIN_TENSORS:
+            raise Untraceable(component, f"weights of class {type(tensor).__name__}")
+        memo[id(tensor)] = born(mode, tensor)
+    hooked = [name for name in _HOOK_ATTRIBUTES if module.__dict__.get(name) is not None]
+    for name in hooked:
+        memo[id(module.__dict__[name])] = _Dropped()
+    if hooked and "forward" in module.__dict__:
+        memo[id(module.__dict__["forward"])] = _Dropped()
+
+
+def set_precision(root: torch.nn.Module, mode: FakeTensorMode, dtype: torch.dtype) -> None:
+    """What `root.to(dtype)` does to floating-point tensors: `Module.to` itself cannot swap fake parameters."""
+    reborn: dict[int, torch.Tensor] = {}
+    for module in root.modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is not None and tensor.is_floating_point() and tensor.dtype != dtype:
+                    table[name] = reborn.setdefault(id(tensor), born(mode, tensor, dtype))  # type: ignore[assignment]
