@@ -27,7 +27,6 @@ class Attention(Lever):
     """
 
     name = "attention"
-    changes_execution = True
     summary = ("fused attention (SDPA) in place of vanilla or sliced", "no score matrix; faster", "none")
 
     def domain(self, subject: Subject) -> Domain:

@@ -43,8 +43,6 @@ class Lever(ABC):
 
     name: ClassVar[str]
     """Its field in `Plan`."""
-    changes_execution: ClassVar[bool]
-    """Whether it changes which kernels run, so that a component must be traced anew."""
     summary: ClassVar[tuple[str, str, str]]
     """Its row in the README: what it does, what it gains, what it costs."""
 

@@ -23,7 +23,6 @@ class Dtype(Lever):
     """
 
     name = "dtype"
-    changes_execution = True
     summary = ("fp32 weights to fp16 or bf16", "half the memory, tensor cores", "tiny differences; RAM for the originals")
 
     def domain(self, subject: Subject) -> Domain:

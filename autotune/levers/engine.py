@@ -15,7 +15,7 @@ from autotune.levers.offload import Offload, take_over
 from autotune.levers.tf32 import Tf32
 from autotune.levers.vae import VaeSlicing, VaeTiling
 from autotune.records.device import Device
-from autotune.records.plan import Plan
+from autotune.records.plan import EXECUTION_LEVERS, Plan
 from autotune.records.workload import Workload
 
 __all__ = ["ORDER", "Handle", "apply", "current_plan", "executed", "handle_of", "restore"]
@@ -113,7 +113,7 @@ def executed(subject: Subject, values: dict[str, Any]) -> Iterator[None]:
     undos: list[Undo] = []
     try:
         for lever in ORDER:
-            if lever.changes_execution and lever.name in values:
+            if lever.name in values and lever.name in EXECUTION_LEVERS:
                 undos.append(lever.apply(subject, values[lever.name], undo=True))
         yield
     finally:

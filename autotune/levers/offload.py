@@ -22,7 +22,6 @@ class Offload(Lever):
     """Exactly one family per pipeline; hooks that are there already are taken over and given back."""
 
     name = "offload"
-    changes_execution = False
     summary = (
         "weights wait in RAM by component or by leaf module",
         "the card holds one component, or one layer",

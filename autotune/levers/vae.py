@@ -38,7 +38,6 @@ class VaeSlicing(Lever):
     """Takes effect for batches above 1 only."""
 
     name = "vae_slicing"
-    changes_execution = True
     summary = ("decode a batch one image at a time", "decoding memory of one image", "little; none at batch 1")
 
     def domain(self, subject: Subject) -> Domain:
@@ -71,7 +70,6 @@ class VaeTiling(Lever):
     """The edge must be smaller than the image, or nothing is tiled: SDXL's default of 1024 does nothing at 1024x1024."""
 
     name = "vae_tiling"
-    changes_execution = True
     summary = ("decode in overlapping tiles of this edge", "decoding memory of one tile", "slower; faint tone changes")
 
     def domain(self, subject: Subject) -> Domain:

@@ -52,8 +52,6 @@ class Model(Record):
     """Hash of classes, configurations, parameter shapes and dtypes: the same for a folder, a hub id and a loaded pipeline."""
     source_key: str | None = None
     """Hash of the configuration files as found, so that a profile can be found before anything is built."""
-    placement: str = "none"
-    """How its weights are placed now: "none", "model", "sequential" or "group" offload."""
 
     def component(self, name: str) -> Component:
         """The component of that name."""

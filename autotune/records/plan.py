@@ -8,7 +8,7 @@ from pydantic import Field
 
 from autotune.records.base import Record
 
-__all__ = ["LANES", "LEVERS", "Plan", "Quality"]
+__all__ = ["EXECUTION_LEVERS", "LANES", "LEVERS", "Plan", "Quality"]
 
 Quality = Literal["exact", "near", "int8", "int4"]
 LANES: tuple[Quality, ...] = ("exact", "near", "int8", "int4")
@@ -50,6 +50,11 @@ class Plan(Record):
         return {name: value for name, value in self.values.items() if value != type(self).model_fields[name].default}
 
     @property
+    def execution(self) -> tuple[Any, ...]:
+        """The values that decide which kernels run: plans that agree in them share a trace."""
+        return tuple(getattr(self, name) for name in EXECUTION_LEVERS)
+
+    @property
     def lane(self) -> Quality:
         """The best quality lane this plan belongs to: `exact` gives the same image up to float noise."""
         return "near" if self.quality_rank else "exact"
@@ -67,3 +72,5 @@ class Plan(Record):
 
 
 LEVERS: tuple[str, ...] = tuple(name for name in Plan.model_fields if name not in {"reasons", "id"})
+EXECUTION_LEVERS: tuple[str, ...] = ("dtype", "attention", "vae_slicing", "vae_tiling")
+"""The levers that change which kernels run; the others change where weights lie and how fast kernels are."""

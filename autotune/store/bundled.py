@@ -1,9 +1,10 @@
 """Which folders hold profiles, in the order in which they are asked, and which one is written to.
 
-1. the folder that the caller named, 2. `./profiles` where it exists, 3. the user's cache, 4. those shipped with autotune.
+1. the folder that the caller named, 2. `./profiles` where it exists, 3. the user's cache, 4. what came with autotune.
 
-What is found anew is written to the first of these: the named folder (created then), `./profiles` where it exists and
-can be written to, the user's cache (created then). Looking creates nothing.
+A new profile is written to the first of these: the named folder (created then), `./profiles` where it exists and can be
+written to, the user's cache (created then). In autotune's own checkout `./profiles` is what ships.
+Looking creates nothing.
 """
 
 from __future__ import annotations
@@ -23,21 +24,17 @@ def directories(profiles: str | Path | None = None) -> tuple[list[Path], Path]:
     >>> write_to.name, write_to == looked_in[0]
     ('my-profiles', True)
     """
+    named = None if profiles is None else Path(profiles).expanduser()
     local = Path("profiles")
     has_local = os.access(local, os.X_OK) and local.is_dir()
-    found = [] if profiles is None else [Path(profiles).expanduser()]
-    found += [local] if has_local else []
-    found += [cache_directory()]
-    found += [path for path in [shipped_directory()] if path]
-
-    if profiles is None and has_local and not os.access(local, os.W_OK):
-        write_to = cache_directory()
-    else:
-        write_to = found[0]
+    found = [named, local if has_local else None, cache_directory(), shipped_directory()]
 
     once: dict[Path, Path] = {}
     for path in found:
-        once.setdefault(path.resolve(), path.absolute())
+        if path is not None:
+            once.setdefault(path.resolve(), path.absolute())
+
+    write_to = named or (local if has_local and os.access(local, os.W_OK) else cache_directory())
     return list(once.values()), write_to.absolute()
 
 

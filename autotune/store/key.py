@@ -34,7 +34,7 @@ def profile_key(*, structural: str, gpu_slug: str, workload: Workload, options: 
     >>> from autotune.records.workload import Workload
     >>> call = Workload(height=512, width=512)
     >>> profile_key(structural="1f0c", gpu_slug="tesla-t4-16gb", workload=call, options={"quality": "near"})
-    ProfileKey(structural='1f0c', gpu='tesla-t4-16gb', workload='1be07ea89f0a80a2', options='53a8a6ea8990f6e6')
+    ProfileKey(structural='1f0c', gpu='tesla-t4-16gb', workload='c3a02f9d959623fd', options='f1613d23eb63f47a')
     """
     return ProfileKey(
         structural=structural,
@@ -59,7 +59,7 @@ def hash_options(options: Mapping[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of autotune and of the libraries whose code is traced, as far as they are installed; none is imported."""
+    """Versions of autotune and of the libraries whose code is traced, where they are installed. None is imported."""
     found = {}
     for name, distribution in _DISTRIBUTIONS.items():
         try:

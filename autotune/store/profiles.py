@@ -134,9 +134,10 @@ class ProfileStore:
     def _same_versions(self, path: Path, profile: Profile) -> bool:
         made, here = profile.versions, self._versions
         common = [name for name in _DECISIVE if name in made and name in here]
-        other = [f"{name} {made[name]} (here {here[name]})" for name in common if _minor(made[name]) != _minor(here[name])]
+        other = [name for name in common if _minor(made[name]) != _minor(here[name])]
         if other:
-            self._tell(logging.INFO, path, f"{path} was made with {', '.join(other)}: searching anew")
+            differences = ", ".join(f"{name} {made[name]} (here {here[name]})" for name in other)
+            self._tell(logging.INFO, path, f"{path} was made with {differences}: searching anew")
         return not other
 
     def _put(self, folder: Path, base: str, profile: Profile) -> Path:
@@ -192,8 +193,7 @@ def _read(path: Path) -> bytes:
 def _reason(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return (error.strerror if isinstance(error, OSError) else None) or str(error)
-    problems = error.errors(include_url=False)
-    problem = next((one for one in problems if one["loc"] == ("schema_version",)), problems[0])
+    problem = error.errors(include_url=False)[0]
     if not problem["loc"]:
         return f"no profile: {problem['msg']}"
     where = ".".join(map(str, problem["loc"]))

@@ -70,6 +70,7 @@ class Session:
         self._calls: list[_Call] = []
         self._weights: dict[str, int] = {}
         self._failed_in = ""
+        self._scheduler = copy.deepcopy(getattr(pipe, "scheduler", None))
         self.twin = twin_of(pipe, self._mode)
         self._parts = networks(self.twin)
         for name, part in self._parts.items():
@@ -83,6 +84,8 @@ class Session:
         """
         recorded_steps = min(steps, _RECORDED_STEPS)
         self._start()
+        self._calls = []
+        self.twin.__dict__["scheduler"] = copy.deepcopy(self._scheduler)
         untraced: dict[str, str] = {}
         arguments = dict(call)
         if "num_inference_steps" in arguments:
@@ -109,6 +112,7 @@ class Session:
     def rerecord(self, trace: Trace, component: str) -> Trace:
         """The trace with this component's calls recorded again, as the twin is now."""
         calls = [call for call in self._calls if call.component == component]
+        kept = list(self._calls)
         old = [segment for segment in trace.segments if segment.component == component]
         fresh: list[Segment] = []
         with _quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -124,6 +128,7 @@ class Session:
                 fresh.append(
                     cut.tape.segment(component, call.method, segment.phase, segment.turn, segment.weights)
                 )
+        self._calls = kept
         return trace.replaced(component, fresh)
 
     def _start(self) -> None:
@@ -244,8 +249,7 @@ class Session:
     def _denoiser_calls(self, recorded_steps: int, steps: int) -> int:
         """How often the denoiser is called in `steps` steps, from how often it was in those recorded."""
         recorded = sum(cut.component in self._denoisers for cut in self._cuts)
-        scheduler = getattr(self.twin, "scheduler", None)
-        few, many = _timesteps(scheduler, recorded_steps), _timesteps(scheduler, steps)
+        few, many = _timesteps(self._scheduler, recorded_steps), _timesteps(self._scheduler, steps)
         return round(recorded * many / few) if few and many else round(recorded * steps / recorded_steps)
 
 

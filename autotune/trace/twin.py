@@ -73,8 +73,6 @@ def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:
             for attribute in _HOOK_ATTRIBUTES:
                 module.__dict__.pop(attribute, None)
         twin.__dict__[name] = ghost
-    if getattr(pipe, "scheduler", None) is not None:
-        twin.__dict__["scheduler"] = copy.deepcopy(pipe.scheduler)
     twin.__dict__["_all_hooks"] = []
     twin.__dict__["_progress_bar_config"] = {"disable": True}
     return twin

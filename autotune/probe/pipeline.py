@@ -1,0 +1,161 @@
+"""A pipeline as facts: components with roles, bytes and capabilities, and the key it is known by.
+
+Capabilities are asked of the objects, not looked up by class name, so a pipeline nobody has seen before is read the same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from autotune.errors import PipelineError
+from autotune.records.model import Component, Model, Role
+
+__all__ = ["denoisers", "inspect_pipeline", "require_pipeline"]
+
+_ROLES_BY_NAME: dict[str, Role] = {
+    "unet": "denoiser",
+    "transformer": "denoiser",
+    "transformer_2": "denoiser",
+    "prior": "denoiser",
+    "decoder": "denoiser",
+    "vae": "vae",
+    "vqvae": "vae",
+    "movq": "vae",
+    "image_encoder": "image_encoder",
+    "controlnet": "controlnet",
+    "safety_checker": "safety_checker",
+}
+
+
+def require_pipeline(pipe: Any) -> None:
+    """Refuses what cannot be planned for.
+
+    Raises:
+        PipelineError: not a `DiffusionPipeline`, or required components are missing.
+    """
+    from diffusers import DiffusionPipeline
+
+    found = type(pipe).__name__
+    if any(base.__name__ == "ModularPipeline" for base in type(pipe).__mro__):
+        raise PipelineError(f"{found} is a modular pipeline, which is not supported yet; use the DiffusionPipeline of this model")
+    if not isinstance(pipe, DiffusionPipeline):
+        raise PipelineError(
+            f"expected a diffusers DiffusionPipeline, got {found}; "
+            "pass the pipeline itself, for example StableDiffusionPipeline.from_pretrained(...)"
+        )
+    _, optional = type(pipe)._get_signature_types(), set(pipe._optional_components)
+    wanted = [name for name in pipe.config if not name.startswith("_") and _is_component(pipe.config[name])]
+    missing = [name for name in wanted if getattr(pipe, name, None) is None and name not in optional]
+    declared = [name for name in wanted if pipe.config[name] == (None, None) and name not in optional]
+    if missing or declared:
+        names = ", ".join(sorted({*missing, *declared}))
+        raise PipelineError(f"{found} lacks {names}; load the pipeline with all its components, or set pipe.{names.split(', ')[0]}")
+
+
+def _is_component(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2
+
+
+def inspect_pipeline(pipe: Any, *, name: str | None = None, source_key: str | None = None) -> Model:
+    """The facts of a pipeline.
+
+    Raises:
+        PipelineError: not a `DiffusionPipeline`, or required components are missing.
+    """
+    require_pipeline(pipe)
+    parts = _networks(pipe)
+    sequence = pipe.model_cpu_offload_seq
+    return Model(
+        name=name or getattr(pipe, "name_or_path", None) or type(pipe).__name__,
+        pipeline_class=type(pipe).__name__,
+        components=tuple(_component(part_name, part) for part_name, part in parts.items()),
+        offload_sequence=tuple(sequence.split("->")) if sequence else None,
+        excluded_from_offload=tuple(part for part in pipe._exclude_from_cpu_offload if part in parts),
+        structural_key=_structural_key(pipe, parts),
+        source_key=source_key,
+    )
+
+
+def denoisers(model: Model) -> frozenset[str]:
+    """The components that run in each denoising step; the largest one where no name says so."""
+    named = frozenset(part.name for part in model.components if part.role == "denoiser")
+    largest = max(model.components, key=lambda part: part.parameters)
+    return named or frozenset({largest.name})
+
+
+def _networks(pipe: Any) -> dict[str, Any]:
+    import torch
+
+    parts = {name: getattr(part, "_orig_mod", part) for name, part in pipe.components.items()}
+    return {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
+
+
+def _component(name: str, part: Any) -> Component:
+    tensors = {id(tensor): tensor for tensor in part.parameters()}
+    buffers = dict(part.named_buffers())
+    persistent = {id(buffers[key]): buffers[key] for key in part.state_dict() if key in buffers}
+    bytes_by_dtype: dict[str, int] = {}
+    for tensor in (*tensors.values(), *persistent.values()):
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        bytes_by_dtype[dtype] = bytes_by_dtype.get(dtype, 0) + tensor.numel() * tensor.itemsize
+    return Component(
+        name=name,
+        role=_role(name, part),
+        class_name=type(part).__name__,
+        parameters=sum(tensor.numel() for tensor in tensors.values()),
+        bytes_by_dtype=bytes_by_dtype,
+        capabilities=tuple(sorted(_capabilities(part))),
+    )
+
+
+def _role(name: str, part: Any) -> Role:
+    if name in _ROLES_BY_NAME:
+        return _ROLES_BY_NAME[name]
+    if name.startswith("text_encoder"):
+        return "text_encoder"
+    if name.startswith(("transformer", "unet")):
+        return "denoiser"
+    if name.startswith("controlnet"):
+        return "controlnet"
+    return "vae" if hasattr(part, "decode") and hasattr(part, "encode") else "other"
+
+
+def _capabilities(part: Any) -> set[str]:
+    asked = {
+        "vae_slicing": hasattr(part, "use_slicing"),
+        "vae_tiling": hasattr(part, "use_tiling"),
+        "attention_processors": hasattr(part, "attn_processors"),
+        "attention_slicing": hasattr(part, "set_attention_slice"),
+        "quantized": bool(getattr(part, "is_quantized", False)),
+        "weight_norm": any(hasattr(module, "weight_g") for module in part.modules()),
+        "repeated_blocks": bool(getattr(part, "_repeated_blocks", None)),
+        "group_offload": bool(getattr(part, "_supports_group_offloading", False)),
+    }
+    return {name for name, present in asked.items() if present}
+
+
+def _structural_key(pipe: Any, parts: Mapping[str, Any]) -> str:
+    """Hash of classes, shapes, dtypes and the configuration that decides how they are executed."""
+    described = {
+        name: [
+            type(part).__name__,
+            _configuration(part),
+            sorted((key, list(t.shape), str(t.dtype)) for key, t in part.named_parameters()),
+        ]
+        for name, part in parts.items()
+    }
+    order = getattr(getattr(pipe, "scheduler", None), "order", 1)
+    text = json.dumps([type(pipe).__name__, order, described], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _configuration(part: Any) -> dict[str, Any]:
+    """What of the configuration changes execution. diffusers fills in every default, so the whole of it compares."""
+    config = getattr(part, "config", None)
+    if isinstance(config, Mapping):
+        return {key: value for key, value in config.items() if not key.startswith("_")}
+    names = ("num_attention_heads", "num_heads", "num_key_value_heads", "head_dim")
+    return {key: getattr(config, key) for key in names if hasattr(config, key)}

@@ -1,0 +1,138 @@
+"""From what a person says about a call to a resolved `Workload` and the arguments to trace it with.
+
+Only shapes are read: the prompt's words do not matter, an example image's size does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from autotune.errors import WorkloadError, nearest
+from autotune.records.workload import Workload
+
+__all__ = ["call_arguments", "resolve_workload"]
+
+_PROMPT = "a photo of an astronaut riding a horse on mars"
+_PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt")
+_FIELDS = {"height": "height", "width": "width", "num_frames": "frames", "num_inference_steps": "steps"}
+_NOT_SHAPES = {"prompt", "generator", "output_type", "return_dict", "callback_on_step_end", "guidance_scale"}
+_INPUTS = ("image", "mask_image", "control_image", "video", "init_image", "conditioning_image")
+
+
+def resolve_workload(pipe: Any, given: Workload | Mapping[str, Any] | None, *, calls: int = 1) -> Workload:
+    """The workload with the pipeline's own defaults filled in.
+
+    Args:
+        pipe: a `DiffusionPipeline`.
+        given: a `Workload`, a dict of arguments of the pipeline's `__call__`, or None for its defaults.
+        calls: how many calls are to come.
+
+    Raises:
+        WorkloadError: an argument the pipeline does not take.
+    """
+    parameters = _parameters(pipe)
+    said = given if isinstance(given, Workload) else _from_call(pipe, dict(given or {}), parameters)
+    edge_px = _default_edge_px(pipe)
+    updates: dict[str, Any] = {"calls": max(calls, said.calls)}
+    for argument, field in _FIELDS.items():
+        value = getattr(said, field)
+        if value is not None and argument not in parameters:
+            raise WorkloadError(f"{type(pipe).__name__} takes no {argument}; leave {field} out of the workload")
+        default = parameters[argument].default if argument in parameters else None
+        fallback = edge_px if argument in {"height", "width"} and argument in parameters else None
+        updates[field] = value or (default if isinstance(default, int) else None) or fallback
+    scale = parameters["guidance_scale"].default if "guidance_scale" in parameters else None
+    if said.guidance is None and isinstance(scale, int | float):
+        updates["guidance"] = scale > 1
+    return said.model_copy(update=updates)
+
+
+def call_arguments(pipe: Any, workload: Workload, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Arguments for a traced call: what was given where it was, made up from the workload elsewhere."""
+    parameters = _parameters(pipe)
+    call: dict[str, Any] = dict(workload.arguments) | dict(given or {})
+    for argument, field in _FIELDS.items():
+        if argument in parameters and getattr(workload, field) is not None:
+            call[argument] = getattr(workload, field)
+    if "prompt" in parameters and "prompt" not in call and "prompt_embeds" not in call:
+        call["prompt"] = _PROMPT
+    if "guidance_scale" in parameters and "guidance_scale" not in call and workload.guidance is False:
+        call["guidance_scale"] = 1.0
+    if _batch_of(call) != workload.batch:
+        per_prompt = next((name for name in _PER_PROMPT if name in parameters), None)
+        if per_prompt:
+            call[per_prompt] = workload.batch
+            call["prompt"] = _PROMPT
+        else:
+            call["prompt"] = [_PROMPT] * workload.batch
+    if "output_type" in parameters and call.get("output_type") != "latent":
+        call["output_type"] = "pt"
+    return call
+
+
+def missing_inputs(pipe: Any, call: Mapping[str, Any]) -> list[str]:
+    """Inputs such as images that this pipeline takes and this call does not have."""
+    return [name for name in _INPUTS if name in _parameters(pipe) and call.get(name) is None]
+
+
+def _parameters(pipe: Any) -> dict[str, inspect.Parameter]:
+    return {name: p for name, p in inspect.signature(type(pipe).__call__).parameters.items() if name != "self"}
+
+
+def _from_call(pipe: Any, call: dict[str, Any], parameters: Mapping[str, inspect.Parameter]) -> Workload:
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    for name in call:
+        if name not in parameters and not open_ended:
+            raise WorkloadError(
+                f"{type(pipe).__name__} takes no argument {name!r}; nearest: {nearest(name, list(parameters))}"
+            )
+    fields: dict[str, Any] = {field: call[argument] for argument, field in _FIELDS.items() if call.get(argument) is not None}
+    for field, value in fields.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise WorkloadError(f"{field}={value!r} is not a positive whole number; write for example {field}=512")
+    if isinstance(call.get("guidance_scale"), int | float):
+        fields["guidance"] = call["guidance_scale"] > 1
+    rest = {k: v for k, v in call.items() if k not in {*_FIELDS, *_PER_PROMPT, *_NOT_SHAPES} and v is not None}
+    return Workload(
+        batch=_batch_of(call),
+        arguments={k: v for k, v in rest.items() if _is_scalar(v)},
+        inputs={k: _outside(v) for k, v in rest.items() if not _is_scalar(v)},
+        **fields,
+    )
+
+
+def _batch_of(call: Mapping[str, Any]) -> int:
+    prompt = call.get("prompt")
+    prompts = len(prompt) if isinstance(prompt, list | tuple) else 1
+    if call.get("prompt_embeds") is not None:
+        prompts = call["prompt_embeds"].shape[0]
+    each = next((call[name] for name in _PER_PROMPT if call.get(name)), 1)
+    return int(prompts * each)
+
+
+def _is_scalar(value: Any) -> bool:
+    plain = str | int | float | bool | None
+    return isinstance(value, plain) or (isinstance(value, list) and all(isinstance(item, plain) for item in value))
+
+
+def _outside(value: Any) -> str:
+    """Shape of a tensor or image, length of a list of them."""
+    if isinstance(value, list | tuple) and value:
+        return f"{len(value)} x {_outside(value[0])}"
+    if hasattr(value, "shape"):
+        return "x".join(map(str, value.shape)) + f" {value.dtype}"
+    if hasattr(value, "size") and hasattr(value, "mode"):
+        return f"{value.size[0]}x{value.size[1]} {value.mode}"
+    return type(value).__name__
+
+
+def _default_edge_px(pipe: Any) -> int | None:
+    """The edge that diffusers pipelines fall back to: latent sample size times the VAE's scale."""
+    scale = getattr(pipe, "vae_scale_factor", None) or getattr(pipe, "vae_scale_factor_spatial", None)
+    size = getattr(pipe, "default_sample_size", None)
+    for name in ("unet", "transformer"):
+        config = getattr(getattr(pipe, name, None), "config", None)
+        size = size or getattr(config, "sample_size", None)
+    return size * scale if isinstance(size, int) and isinstance(scale, int) else None

@@ -1,0 +1,98 @@
+"""Which candidates nobody beats, how much a front covers, and why a candidate has the values it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autotune.records.front import Candidate
+from autotune.records.plan import LEVERS, Plan
+from autotune.search.space import Space
+from autotune.units import duration, size
+
+__all__ = ["hypervolume", "objectives", "pareto", "with_reasons"]
+
+# Plans this close in time are equal: measurements of one plan differ by as much.
+_EQUAL_SHARE = 0.01
+_EQUAL_S = 0.05
+
+
+def objectives(candidate: Candidate) -> tuple[float, float, float, int]:
+    """What is minimised: needed VRAM and host RAM in bytes, seconds, loss of quality."""
+    estimate = candidate.estimate
+    return estimate.needed_bytes, estimate.host_ram_bytes, estimate.latency_s, candidate.plan.quality_rank
+
+
+def pareto(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The candidates nobody beats, from the fastest to the smallest.
+
+    One beats another that is nowhere better; of two that are equal within max(1 %, 50 ms) and no better in bytes and quality
+    the simpler stays.
+    """
+    ordered = sorted(candidates, key=lambda c: (*_coarse(c), len(c.plan.changes), c.estimate.latency_s))
+    kept: list[Candidate] = []
+    for candidate in ordered:
+        if not any(_beats(other, candidate) for other in kept):
+            kept = [other for other in kept if not _beats(candidate, other)]
+            kept.append(candidate)
+    return tuple(sorted(kept, key=lambda c: (c.estimate.latency_s, c.estimate.needed_bytes)))
+
+
+def _coarse(candidate: Candidate) -> tuple[float, ...]:
+    needed, ram, _, rank = objectives(candidate)
+    return (rank, needed, ram)
+
+
+def _beats(one: Candidate, other: Candidate) -> bool:
+    a, b = objectives(one), objectives(other)
+    no_worse = a[0] <= b[0] and a[1] <= b[1] and a[3] <= b[3]
+    return no_worse and a[2] <= b[2] + max(_EQUAL_SHARE * b[2], _EQUAL_S)
+
+
+def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
+    """Area that a two-dimensional front (both minimised) covers below a reference point.
+
+    >>> hypervolume([(1.0, 3.0), (2.0, 1.0)], (4.0, 4.0))
+    7.0
+    """
+    area, ceiling = 0.0, reference[1]
+    for x, y in sorted(points):
+        if x < reference[0] and y < ceiling:
+            area += (reference[0] - x) * (ceiling - y)
+            ceiling = y
+    return area
+
+
+def with_reasons(candidate: Candidate, evaluated: Mapping[tuple[Any, ...], Candidate], space: Space) -> Candidate:
+    """The candidate with a reason for each lever: what its value gains and costs against the nearest other."""
+    reasons = {name: _reason(name, candidate, evaluated, space) for name in space.values}
+    return candidate.model_copy(update={"plan": candidate.plan.model_copy(update={"reasons": reasons})})
+
+
+def _reason(name: str, candidate: Candidate, evaluated: Mapping[tuple[Any, ...], Candidate], space: Space) -> str:
+    values, own = space.values[name], getattr(candidate.plan, name)
+    others = [value for value in values if value != own]
+    if not others:
+        return space.reasons.get(name, "fixed by the caller")
+    said = []
+    for value in others:
+        other = evaluated.get(_values(candidate.plan.model_copy(update={name: value})))
+        if other is not None:
+            said.append(_compared(value, candidate, other))
+    return "; ".join(said) or space.reasons.get(name, "")
+
+
+def _compared(value: Any, candidate: Candidate, other: Candidate) -> str:
+    vram = candidate.estimate.process_bytes - other.estimate.process_bytes
+    seconds = candidate.estimate.latency_s - other.estimate.latency_s
+    ram = candidate.estimate.host_ram_bytes - other.estimate.host_ram_bytes
+    parts = [f"{size(abs(vram))} {'less' if vram < 0 else 'more'} VRAM"] if abs(vram) >= 10**6 else []
+    if abs(seconds) > max(_EQUAL_S, _EQUAL_SHARE * other.estimate.latency_s):
+        parts.append(f"{duration(abs(seconds))} {'faster' if seconds < 0 else 'slower'}")
+    if abs(ram) >= 10**8:
+        parts.append(f"{size(abs(ram))} {'less' if ram < 0 else 'more'} RAM")
+    return f"against {value}: {', '.join(parts) or 'no difference, and simpler'}"
+
+
+def _values(plan: Plan) -> tuple[Any, ...]:
+    return tuple(plan.values[name] for name in LEVERS)

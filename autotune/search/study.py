@@ -1,0 +1,158 @@
+"""The search: a space that can be enumerated is, in batches; Optuna proposes from one that cannot.
+
+Either way every estimated plan is a trial of one Optuna study, with the caps as constraints, so that Optuna's own tools
+(importances, plots, storages) can be used on it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from autotune.records.estimate import Estimate
+from autotune.records.front import Candidate
+from autotune.records.plan import LEVERS, Plan
+from autotune.search.front import objectives, pareto, with_reasons
+from autotune.search.space import Space
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["Found", "search", "to_study"]
+
+Estimator = Callable[[Sequence[Plan]], list[Estimate]]
+Progress = Callable[[int, int], None]
+
+_BATCH = 256
+_ENUMERABLE = 20_000  # at some 50 us a replayed plan: one second
+_PROPOSALS = 2_000
+_SEED = 0
+
+
+class Found(NamedTuple):
+    """What a search brings back."""
+
+    front: tuple[Candidate, ...]
+    """The plans nobody beats, with reasons, from the fastest to the smallest."""
+    evaluated: tuple[Candidate, ...]
+    """Every plan that was estimated."""
+
+
+def search(
+    space: Space,
+    estimate: Estimator,
+    *,
+    enumerable: int = _ENUMERABLE,
+    proposals: int = _PROPOSALS,
+    progress: Progress | None = None,
+) -> Found:
+    """Estimates the whole space, or what Optuna proposes of it, and keeps the Pareto front.
+
+    Args:
+        space: the plans worth looking at.
+        estimate: one estimate for each plan of a batch.
+        enumerable: above this size Optuna proposes.
+        proposals: how many plans it may propose.
+        progress: called with plans done and plans in all.
+    """
+    if space.size <= enumerable:
+        evaluated = _enumerate(space.plans(), space.size, estimate, progress)
+    else:
+        evaluated = _propose(space, estimate, proposals, progress)
+    by_values = {_key(candidate.plan): candidate for candidate in evaluated}
+    front = tuple(with_reasons(candidate, by_values, space) for candidate in pareto(evaluated))
+    return Found(front, tuple(evaluated))
+
+
+def to_study(
+    candidates: Iterable[Candidate], *, max_vram_bytes: int | None = None, max_ram_bytes: int | None = None
+) -> optuna.Study:
+    """An Optuna study of these candidates: VRAM, RAM, seconds and loss of quality minimised, caps as constraints.
+
+    `study.best_trials` is the feasible Pareto front.
+    """
+    import optuna
+
+    candidates = list(candidates)
+    distributions = {
+        name: optuna.distributions.CategoricalDistribution(_choices(getattr(c.plan, name) for c in candidates))
+        for name in LEVERS
+    }
+    study = _new_study()
+    for candidate in candidates:
+        study.add_trial(_trial(candidate, distributions, max_vram_bytes, max_ram_bytes))
+    return study
+
+
+def _trial(
+    candidate: Candidate,
+    distributions: Mapping[str, optuna.distributions.BaseDistribution],
+    max_vram_bytes: int | None,
+    max_ram_bytes: int | None,
+) -> optuna.trial.FrozenTrial:
+    import optuna
+
+    constraints = {}
+    if max_vram_bytes is not None:
+        constraints["vram_bytes"] = float(candidate.estimate.needed_bytes - max_vram_bytes)
+    if max_ram_bytes is not None:
+        constraints["ram_bytes"] = float(candidate.estimate.host_ram_bytes - max_ram_bytes)
+    return optuna.trial.create_trial(
+        params={name: getattr(candidate.plan, name) for name in LEVERS},
+        distributions=dict(distributions),
+        values=[float(value) for value in objectives(candidate)],
+        constraints=constraints,
+        user_attrs={"plan": candidate.plan.id},
+    )
+
+
+def _enumerate(
+    plans: Iterable[Plan], total: int, estimate: Estimator, progress: Progress | None
+) -> list[Candidate]:
+    evaluated: list[Candidate] = []
+    remaining = iter(plans)
+    while batch := list(islice(remaining, _BATCH)):
+        evaluated += [Candidate(plan=p, estimate=e) for p, e in zip(batch, estimate(batch), strict=True)]
+        if progress:
+            progress(len(evaluated), total)
+    return evaluated
+
+
+def _propose(space: Space, estimate: Estimator, proposals: int, progress: Progress | None) -> list[Candidate]:
+    """Optuna asks, the replay tells. A plan proposed again is told from memory: Optuna does not de-duplicate."""
+    study = _new_study()
+    known: dict[tuple[Any, ...], Candidate] = {}
+    for done in range(proposals):
+        trial = study.ask()
+        values = {name: trial.suggest_categorical(name, list(choices)) for name, choices in space.values.items()}
+        plan = Plan(**values, id=f"p{trial.number}")
+        if _key(plan) not in known:
+            known[_key(plan)] = Candidate(plan=plan, estimate=estimate([plan])[0])
+        study.tell(trial, [float(value) for value in objectives(known[_key(plan)])])
+        if progress:
+            progress(done + 1, proposals)
+    return list(known.values())
+
+
+def _new_study() -> optuna.Study:
+    import optuna
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.NSGAIISampler(seed=_SEED)
+            return optuna.create_study(directions=["minimize"] * 4, sampler=sampler)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _choices(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _key(plan: Plan) -> tuple[Any, ...]:
+    return tuple(plan.values[name] for name in LEVERS)

@@ -1,0 +1,79 @@
+"""Which kernel `scaled_dot_product_attention` takes on a card, and what it allocates besides its output.
+
+Conditions and priorities: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp. What it does not know: the optional cuDNN
+kernel, whose temporaries are those of flash plus a few MB.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from autotune.records.device import Device
+from autotune.records.trace import Attention
+
+__all__ = ["Kernel", "attention_bytes", "attention_flops", "kernel_of", "temporary_bytes"]
+
+Kernel = Literal["flash", "efficient", "math", "cpu"]
+
+_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8, "other": 4}
+_FLASH_HEAD_DIM = 256  # flash takes q = k = v head sizes up to this
+_EFFICIENT_ACCUMULATOR_DIM = 128  # above it, half precision needs an fp32 output accumulator (kernel_forward.h)
+_MATH_SCORE_BYTES = 13  # fp32 scores, softmax, -inf mask and its `where`: 4 + 4 + 1 + 4 a score (_safe_softmax)
+
+
+def kernel_of(attention: Attention, device: Device) -> Kernel:
+    """The kernel torch picks without gradients, in its default order: flash, efficient, math."""
+    if device.kind == "cpu":
+        return "cpu"
+    capability = device.compute_capability or (8, 0)
+    half = attention.dtype in {"float16", "bfloat16"}
+    square = attention.head_dim == attention.value_dim
+    if half and capability >= (8, 0) and not attention.masked and square and attention.head_dim <= _FLASH_HEAD_DIM:
+        return "flash"
+    alignment = 8 if half else 4 if capability >= (8, 0) else 1
+    aligned = attention.head_dim % alignment == 0 and attention.value_dim % alignment == 0
+    typed = attention.dtype in {"float32", "float16"} or (attention.dtype == "bfloat16" and capability >= (8, 0))
+    return "efficient" if typed and aligned and capability >= (5, 0) else "math"
+
+
+def temporary_bytes(attention: Attention, kernel: Kernel) -> int:
+    """Bytes alive during the kernel besides its inputs and its output."""
+    rows = attention.batch * attention.heads * attention.query_length
+    item = _ITEM_BYTES[attention.dtype]
+    if kernel == "flash":
+        padded = attention.head_dim % 8 != 0  # q, k, v and the output are padded to a multiple of 8
+        keys = attention.batch * attention.heads * attention.key_length
+        padding = (2 * rows + 2 * keys) * (-(-attention.head_dim // 8) * 8) * item if padded else 0
+        return rows * 4 + padding  # log-sum-exp in fp32
+    if kernel == "efficient":
+        accumulator = rows * attention.value_dim * 4 if item == 2 and attention.value_dim > _EFFICIENT_ACCUMULATOR_DIM else 0
+        return accumulator + _expanded_mask_bytes(attention, item)
+    if kernel == "math":
+        scores = rows * attention.key_length * _MATH_SCORE_BYTES
+        inputs = (2 * rows + 2 * attention.batch * attention.heads * attention.key_length) * attention.head_dim
+        return scores + (inputs * 4 if item == 2 else inputs * item // 2)  # half inputs are copied to fp32
+    return 0
+
+
+def _expanded_mask_bytes(attention: Attention, item: int) -> int:
+    """A mask whose key length is no multiple of 16 is padded, and padding an expanded mask writes it out in full."""
+    if not attention.masked or attention.key_length % 16 == 0:
+        return 0
+    return attention.batch * attention.heads * attention.query_length * (-(-attention.key_length // 16) * 16) * item
+
+
+def attention_flops(attention: Attention) -> float:
+    """Two matrix products: queries with keys, scores with values."""
+    pairs = attention.batch * attention.heads * attention.query_length * attention.key_length
+    return 2.0 * pairs * (attention.head_dim + attention.value_dim)
+
+
+def attention_bytes(attention: Attention, kernel: Kernel) -> float:
+    """Bytes moved: inputs and output, and the scores where the kernel writes them out."""
+    heads = attention.batch * attention.heads
+    inputs = heads * (attention.query_length * attention.head_dim + attention.key_length * attention.head_dim)
+    outputs = heads * (attention.key_length + attention.query_length) * attention.value_dim
+    moved = (inputs + outputs) * _ITEM_BYTES[attention.dtype]
+    if kernel == "math":
+        moved += 6 * 4 * heads * attention.query_length * attention.key_length  # six passes over fp32 scores
+    return float(moved)

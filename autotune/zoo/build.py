@@ -1,0 +1,144 @@
+"""From a recipe to a pipeline whose weights have shapes and no storage. Reads no file and no network.
+
+Networks are made by their own constructors on torch's meta device, in the published precision and in evaluation mode,
+as `from_pretrained` leaves them. What is no network stays real: scheduler, tokenizers, image processors.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from autotune.errors import PipelineError
+from autotune.zoo.recipes import ComponentRecipe, Recipe
+from autotune.zoo.tokenizers import stand_in
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+
+__all__ = ["build", "network", "quiet"]
+
+
+def build(recipe: Recipe) -> DiffusionPipeline:
+    """The recipe's pipeline on the meta device, silent and without a progress bar.
+
+    Raises:
+        PipelineError: the installed libraries build a component with another number of parameters.
+
+    >>> from autotune.zoo.recipes import find
+    >>> pipe = build(find("sd15"))
+    >>> pipe.device.type, pipe.unet.num_parameters()
+    ('meta', 859520964)
+    """
+    with quiet():
+        import diffusers
+        import transformers
+
+        parts: dict[str, Any] = {part.name: _component(recipe.name, part) for part in recipe.components}
+        for tokenizer in recipe.tokenizers:
+            config = parts[tokenizer.name.replace("tokenizer", "text_encoder")].config
+            parts[tokenizer.name] = stand_in(
+                tokenizer.class_name, tokenizer.model_max_length, config, pad_token=tokenizer.pad_token
+            )
+        for name, class_name in recipe.image_processors.items():
+            parts[name] = getattr(transformers, class_name)()
+        scheduler = getattr(diffusers, recipe.scheduler.class_name)
+        parts["scheduler"] = scheduler.from_config(deepcopy(recipe.scheduler.arguments))
+        pipe = getattr(diffusers, recipe.pipeline_class)(**parts, **recipe.init_arguments)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _component(model: str, recipe: ComponentRecipe) -> torch.nn.Module:
+    cls = getattr(import_module(recipe.module or recipe.library), recipe.class_name)
+    module = network(cls, recipe.arguments, dtype=recipe.dtype)
+    found = sum(parameter.numel() for parameter in module.parameters())
+    if found != recipe.parameters:
+        version = import_module(recipe.library).__version__
+        raise PipelineError(
+            f"{model} {recipe.name}: {recipe.class_name} should have {recipe.parameters} parameters, but "
+            f"{recipe.library} {version} builds it with {found}; load the pipeline itself and pass that instead"
+        )
+    return module
+
+
+def network(cls: Any, configuration: Mapping[str, Any], *, dtype: str) -> torch.nn.Module:
+    """A diffusers or transformers model on the meta device, in the precisions `from_pretrained(dtype=...)` gives it."""
+    import torch
+    from transformers import PreTrainedModel
+
+    values = deepcopy(dict(configuration))  # transformers edits nested configurations in place
+    wanted: torch.dtype = getattr(torch, dtype)
+    module: torch.nn.Module
+    with _default_dtype(wanted), torch.device("meta"):
+        if issubclass(cls, PreTrainedModel):
+            config = cls.config_class.from_dict(values)
+            for part in (config, *(getattr(config, name) for name in config.sub_configs)):
+                if part is not None:
+                    part.dtype = wanted  # a part that is made from its own configuration takes its type from there
+            module = cls(config)
+        else:
+            module = cls.from_config(values)
+    for parameter in _kept_fp32(module, wanted):
+        parameter.data = parameter.data.float()
+    if any(parameter.device.type != "meta" for parameter in module.parameters()):
+        module.to("meta")  # a few classes make parameters from Python numbers, which ignores the default device
+    return module.eval()
+
+
+def _kept_fp32(module: Any, dtype: torch.dtype) -> list[torch.nn.Parameter]:
+    """What `from_pretrained` keeps in float32 when it loads in half precision.
+
+    diffusers matches parts of the name, for both half precisions (load_model_dict_into_meta); transformers searches the
+    name, one list for float16 and one for both (PreTrainedModel._get_dtype_plan).
+    """
+    import torch
+    from transformers import PreTrainedModel
+
+    if dtype is torch.float32:
+        return []
+    patterns = set(module._keep_in_fp32_modules or ())
+    if not isinstance(module, PreTrainedModel):
+        return [weight for name, weight in module.named_parameters() if not patterns.isdisjoint(name.split("."))]
+    strict = set(module._keep_in_fp32_modules_strict or ())
+    kept = [pattern.replace("*", ".*") for pattern in (patterns | strict if dtype is torch.float16 else strict)]
+    return [weight for name, weight in module.named_parameters() if any(re.search(one, name) for one in kept)]
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Holds back the libraries' advice (a missing torchvision, outdated configurations): no one here can act on it."""
+    import diffusers
+    import transformers
+
+    # Their import sets these levels, so they are read after it.
+    loggers = [logging.getLogger(library.__name__) for library in (diffusers, transformers)]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

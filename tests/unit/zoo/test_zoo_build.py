@@ -1,0 +1,226 @@
+"""Full-size pipelines on the meta device: sizes, precision, ties, tokenizers, silence, and nothing left behind."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import random
+import subprocess
+import sys
+import warnings
+from typing import Any
+
+import numpy
+import pytest
+import torch
+import transformers
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+from autotune.errors import PipelineError
+from autotune.zoo.build import build, network
+from autotune.zoo.recipes import Recipe, find, names
+from autotune.zoo.tokenizers import stand_in
+
+
+def recipe_of(name: str) -> Recipe:
+    recipe = find(name)
+    assert recipe is not None
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def pipes() -> dict[str, Any]:
+    return {name: build(recipe_of(name)) for name in names()}
+
+
+# Published counts: the checkpoints' file sizes and indexes.
+PARAMETERS = {
+    "sd15": {"unet": 859520964, "vae": 83653863, "text_encoder": 123060480, "safety_checker": 303981588},
+    "sdxl-base-1.0": {
+        "unet": 2567463684,
+        "vae": 83653863,
+        "text_encoder": 123060480,
+        "text_encoder_2": 694659840,
+    },
+    "flux1-dev": {
+        "transformer": 11901408320,
+        "vae": 83819683,
+        "text_encoder": 123060480,
+        "text_encoder_2": 4762310656,
+    },
+}
+DTYPES = {"sd15": torch.float32, "sdxl-base-1.0": torch.float32, "flux1-dev": torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_built_pipeline_has_the_published_weights(pipes: dict[str, Any], name: str) -> None:
+    networks = {part: m for part, m in pipes[name].components.items() if isinstance(m, torch.nn.Module)}
+    assert {part: sum(p.numel() for p in m.parameters()) for part, m in networks.items()} == PARAMETERS[name]
+    for module in networks.values():
+        assert {p.device.type for p in module.parameters()} == {"meta"}
+        assert {b.device.type for b in module.buffers()} <= {"meta"}
+        assert {p.dtype for p in module.parameters()} == {DTYPES[name]}
+        assert not any(part.training for part in module.modules())
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_default_size_is_what_the_pipeline_would_take(pipes: dict[str, Any], name: str) -> None:
+    pipe, defaults = pipes[name], recipe_of(name).defaults
+    size = pipe.default_sample_size if name == "flux1-dev" else pipe.unet.config.sample_size
+    assert size * pipe.vae_scale_factor == defaults.height == defaults.width
+
+
+def test_t5_embeddings_stay_tied(pipes: dict[str, Any]) -> None:
+    encoder = pipes["flux1-dev"].text_encoder_2
+    assert encoder.encoder.embed_tokens.weight is encoder.shared.weight
+
+
+def test_schedulers_are_real(pipes: dict[str, Any]) -> None:
+    pipe = pipes["sd15"]
+    pipe.scheduler.set_timesteps(4)
+    assert pipe.scheduler.timesteps.tolist() == [751, 501, 501, 251, 1]
+    assert pipe.scheduler.betas.device.type == "cpu"
+
+
+def test_feature_extractor_of_the_safety_checker_works(pipes: dict[str, Any]) -> None:
+    images = [Image.new("RGB", (512, 512), "red"), Image.new("RGB", (512, 640))]
+    assert pipes["sd15"].feature_extractor(images, return_tensors="pt").pixel_values.shape == (2, 3, 224, 224)
+
+
+def test_progress_bars_are_off(pipes: dict[str, Any]) -> None:
+    assert all(pipe._progress_bar_config == {"disable": True} for pipe in pipes.values())
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("prompt", ["", "a photo of a cat", "Ein Käfer, größer als 10 €! 猫", "long " * 200])
+def test_tokens_are_ids_of_the_text_encoder(pipes: dict[str, Any], name: str, prompt: str) -> None:
+    for part in ("tokenizer", "tokenizer_2"):
+        tokenizer = getattr(pipes[name], part, None)
+        if tokenizer is None:
+            continue
+        config = getattr(pipes[name], part.replace("tokenizer", "text_encoder")).config
+        ids = tokenizer(prompt, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        assert ids.shape == (1, 512 if config.model_type == "t5" else 77)
+        assert 0 <= int(ids.min()) <= int(ids.max()) < config.vocab_size
+
+
+def test_clip_tokens_are_where_the_encoder_looks_for_them(pipes: dict[str, Any]) -> None:
+    first, second = pipes["sdxl-base-1.0"].tokenizer, pipes["sdxl-base-1.0"].tokenizer_2
+    assert (first.bos_token_id, first.eos_token_id, first.pad_token_id) == (49406, 49407, 49407)
+    assert (second.pad_token, second.pad_token_id) == ("!", 0)
+    ids = first("cat").input_ids
+    assert ids == [49406, *first.convert_tokens_to_ids(["c", "a", "t</w>"]), 49407]
+
+
+@pytest.mark.parametrize("vocabulary", [64, 600])
+def test_stand_ins_feed_small_real_encoders(vocabulary: int) -> None:
+    size: dict[str, Any] = {"vocab_size": vocabulary, "num_hidden_layers": 1, "num_attention_heads": 2}
+    clip = CLIPTextConfig(
+        **size, hidden_size=8, intermediate_size=8, max_position_embeddings=16, bos_token_id=0, eos_token_id=1
+    )
+    t5 = T5Config(vocab_size=vocabulary, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    for name, encoder in (("CLIPTokenizer", CLIPTextModel(clip)), ("T5TokenizerFast", T5EncoderModel(t5))):
+        tokenizer = stand_in(name, 16, encoder.config)
+        tokens = tokenizer("A small cat, 3 €", padding="max_length", truncation=True, return_tensors="pt")
+        assert encoder(tokens.input_ids).last_hidden_state.shape == (1, 16, 8)
+
+
+def test_unknown_tokenizer_is_refused() -> None:
+    with pytest.raises(PipelineError) as error:
+        stand_in("LlamaTokenizerFast", 77, CLIPTextConfig())
+    assert str(error.value) == (
+        "LlamaTokenizerFast cannot be made up without its files; put its tokenizer.json into the folder "
+        "(made up without files: CLIPTokenizer, CLIPTokenizerFast, T5Tokenizer, T5TokenizerFast)"
+    )
+
+
+def test_wrong_parameter_count_is_refused() -> None:
+    recipe = recipe_of("sd15")
+    vae = recipe.components[0].model_copy(update={"parameters": 83653864})
+    with pytest.raises(PipelineError) as error:
+        build(recipe.model_copy(update={"components": (vae,)}))
+    import diffusers
+
+    assert str(error.value) == (
+        f"sd15 vae: AutoencoderKL should have 83653864 parameters, but diffusers {diffusers.__version__} builds it with "
+        f"83653863; load the pipeline itself and pass that instead"
+    )
+
+
+def test_arguments_of_the_recipe_are_not_edited() -> None:
+    recipe = recipe_of("sd15")
+    before = recipe.model_dump_json()
+    build(recipe)
+    assert recipe.model_dump_json() == before
+
+
+def test_half_precision_keeps_what_from_pretrained_keeps() -> None:
+    config = T5Config(vocab_size=64, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2).to_dict()
+    kept = {n for n, p in network(T5EncoderModel, config, dtype="float16").named_parameters() if p.dtype.itemsize == 4}
+    assert kept == {"encoder.block.0.layer.1.DenseReluDense.wo.weight"}
+    module = network(T5EncoderModel, config, dtype="bfloat16")
+    assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
+
+
+def test_parameters_made_off_the_default_device_end_on_meta() -> None:
+    from diffusers import UNetSpatioTemporalConditionModel
+
+    config = {
+        "block_out_channels": (32, 64),
+        "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+        "num_attention_heads": (2, 4),
+        "cross_attention_dim": 32,
+        "projection_class_embeddings_input_dim": 96,
+    }
+    with torch.device("meta"):
+        plain = UNetSpatioTemporalConditionModel(**config)
+    assert {p.device.type for p in plain.parameters()} == {"meta", "cpu"}  # else this test shows nothing
+    module = network(UNetSpatioTemporalConditionModel, config, dtype="float32")
+    assert {p.device.type for p in module.parameters()} == {"meta"}
+
+
+def state() -> dict[str, Any]:
+    loggers = {name: logging.getLogger(name) for name in ("", "diffusers", "transformers", "torch", "huggingface_hub")}
+    return {
+        "dtype": torch.get_default_dtype(),
+        "device": torch.get_default_device(),
+        "rng": torch.random.get_rng_state().tolist(),
+        "numpy": numpy.random.get_state()[1].tolist(),  # noqa: NPY002
+        "python": random.getstate(),
+        "grad": torch.is_grad_enabled(),
+        "gc": gc.isenabled(),
+        "warnings": list(warnings.filters),
+        "levels": {name: (logger.level, list(logger.filters), logger.disabled) for name, logger in loggers.items()},
+        "verbosity": transformers.logging.get_verbosity(),
+        "init": torch.nn.init.kaiming_uniform_,
+    }
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_building_leaves_no_trace(name: str) -> None:
+    logging.getLogger("transformers").setLevel(logging.INFO)
+    try:
+        before = state()
+        build(recipe_of(name))
+        assert state() == before
+    finally:
+        transformers.logging.set_verbosity_warning()
+
+
+def test_failing_to_build_leaves_no_trace() -> None:
+    before = state()
+    with pytest.raises(TypeError):
+        network(CLIPTextModel, {"hidden_size": "wide"}, dtype="bfloat16")
+    with pytest.raises(PipelineError):
+        test = recipe_of("flux1-dev")
+        build(test.model_copy(update={"components": (test.components[0].model_copy(update={"parameters": 1}),)}))
+    assert state() == before
+
+
+def test_building_is_silent() -> None:
+    code = "from autotune.zoo import build, recipes\nfor name in recipes.names(): build.build(recipes.find(name))"
+    found = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True)
+    ours = [line for line in found.stderr.splitlines() if "site-packages" not in line and not line.startswith("  ")]
+    assert (found.stdout, ours) == ("", [])
