@@ -1,13 +1,13 @@
 """What can go wrong, as eight classes. Every message says what was asked, what was found, and the nearest thing that works.
 
-    AutotuneError
-    ├── BadSizeError          a size that cannot be read ("4Gb", "-1GB")
-    ├── DoesNotFitError       no plan stays under the cap
-    ├── UnknownGpuError       a card the catalogue does not hold, or holds several times
-    ├── NoAcceleratorError    a device was asked for that is not here
-    ├── PipelineError         an object we cannot plan for, or a model that cannot be found or read
-    ├── WorkloadError         call arguments the pipeline does not take, or inputs that cannot be made up
-    └── PlanError             a plan or option that this pipeline, card or version cannot take
+AutotuneError
+├── BadSizeError          a size that cannot be read ("4Gb", "-1GB")
+├── DoesNotFitError       no plan stays under the cap
+├── UnknownGpuError       a card the catalogue does not hold, or holds several times
+├── NoAcceleratorError    a device was asked for that is not here
+├── PipelineError         an object we cannot plan for, or a model that cannot be found or read
+├── WorkloadError         call arguments the pipeline does not take, or inputs that cannot be made up
+└── PlanError             a plan or option that this pipeline, card or version cannot take
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import re
 
 from autotune.errors import BadSizeError
 
-__all__ = ["both_sizes", "parse_bytes", "size", "duration", "GIB", "MIB", "GB", "MB"]
+__all__ = ["GB", "GIB", "MB", "MIB", "both_sizes", "duration", "parse_bytes", "size"]
 
 MB, GB = 10**6, 10**9
 MIB, GIB = 2**20, 2**30

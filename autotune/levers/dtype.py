@@ -23,12 +23,18 @@ class Dtype(Lever):
     """
 
     name = "dtype"
-    summary = ("fp32 weights to fp16 or bf16", "half the memory, tensor cores", "tiny differences; RAM for the originals")
+    summary = (
+        "fp32 weights to fp16 or bf16",
+        "half the memory, tensor cores",
+        "tiny differences; RAM for the originals",
+    )
 
     def domain(self, subject: Subject) -> Domain:
         half = _half_type(subject)
         if not _has_fp32(subject.pipe):
-            return Domain(("as_is",), "the weights are in half precision or quantised already, which is the owner's choice")
+            return Domain(
+                ("as_is",), "the weights are in half precision or quantised already, which is the owner's choice"
+            )
         return Domain(("as_is", half), f"fp32 weights are lowered to {half} on this device")
 
     def check(self, subject: Subject, value: Any) -> None:

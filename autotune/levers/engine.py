@@ -18,7 +18,7 @@ from autotune.records.device import Device
 from autotune.records.plan import EXECUTION_LEVERS, Plan
 from autotune.records.workload import Workload
 
-__all__ = ["ORDER", "Handle", "apply", "current_plan", "executed", "handle_of", "restore"]
+__all__ = ["ORDER", "Handle", "apply", "current_plan", "executed", "handle_of", "reapply", "restore"]
 
 log = logging.getLogger("autotune")
 
@@ -32,9 +32,11 @@ _ATTRIBUTE = "_autotune"
 class Handle:
     """What was done to a pipeline and how to undo it. Lives on the pipeline as long as the plan does."""
 
-    def __init__(self, plan: Plan, device: Device) -> None:
+    def __init__(self, plan: Plan, device: Device, workload: Workload, *, keeps_originals: bool) -> None:
         self.plan = plan
         self.device = device
+        self.workload = workload
+        self.keeps_originals = keeps_originals
         self.story: Any = None
         self._undos: list[tuple[str, Undo]] = []
 
@@ -44,7 +46,7 @@ class Handle:
 
     def undo(self) -> None:
         """Takes back every step, the last first. A step that fails does not keep the others from being undone."""
-        failures = []
+        failures: list[tuple[str, Exception]] = []
         while self._undos:
             name, undo = self._undos.pop()
             try:
@@ -52,8 +54,8 @@ class Handle:
             except Exception as error:
                 failures.append((name, error))
         if failures:
-            name, error = failures[0]
-            raise AutotuneError(f"undoing {name} failed: {error}; load the pipeline again") from error
+            name, first = failures[0]
+            raise AutotuneError(f"undoing {name} failed: {first}; load the pipeline again") from first
 
 
 def handle_of(pipe: Any) -> Handle | None:
@@ -75,7 +77,7 @@ def apply(pipe: Any, plan: Plan, *, device: Device, workload: Workload, undo: bo
     subject = Subject(pipe, device, workload)
     for lever in ORDER:
         lever.check(subject, getattr(plan, lever.name))
-    handle = Handle(plan, device)
+    handle = Handle(plan, device, workload, keeps_originals=undo)
     try:
         handle.did("the offload that was there", take_over(pipe))
         for lever in ORDER:
@@ -99,11 +101,19 @@ def restore(pipe: Any) -> bool:
     return True
 
 
+def reapply(pipe: Any, handle: Handle) -> None:
+    """Puts back the plan of a handle that was just undone."""
+    again = apply(pipe, handle.plan, device=handle.device, workload=handle.workload, undo=handle.keeps_originals)
+    again.story = handle.story
+
+
 def current_plan(pipe: Any) -> Plan:
     """The pipeline as it is now, as a plan."""
     values = {lever.name: lever.read(pipe) for lever in ORDER}
     if values["offload"] == "group":
-        raise PlanError("the pipeline is group-offloaded, which cannot be estimated yet; nearest is offload='sequential'")
+        raise PlanError(
+            "the pipeline is group-offloaded, which cannot be estimated yet; nearest is offload='sequential'"
+        )
     return Plan(**values)
 
 

@@ -70,7 +70,7 @@ class _Placement:
 
     def __init__(self, pipe: Any) -> None:
         self._pipe = pipe
-        self._tables = [
+        self._tables: list[tuple[dict[str, Any], dict[str, Any]]] = [
             (table, dict(table))
             for part in _upstream.networks(pipe).values()
             for module in part.modules()
@@ -117,7 +117,9 @@ def take_over(pipe: Any) -> Undo:
     """Takes off the offload the user had enabled; the undo enables it again on the same device."""
     mode, device = _upstream.placement(pipe), _upstream.placement_device(pipe)
     if mode == "group":
-        raise PlanError("the pipeline is group-offloaded, which cannot be taken over yet; load it without group offload")
+        raise PlanError(
+            "the pipeline is group-offloaded, which cannot be taken over yet; load it without group offload"
+        )
     if mode == "none":
         return lambda: None
     before = {name: _upstream.is_sequential(part) for name, part in _upstream.networks(pipe).items()}

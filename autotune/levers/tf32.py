@@ -16,7 +16,11 @@ class Tf32(Lever):
     """Sets `torch.set_float32_matmul_precision("high")`; convolutions use TF32 by torch's default."""
 
     name = "tf32"
-    summary = ("TF32 for fp32 matrix products", "up to 8x their rate on Ampere and later", "10-bit mantissa; process-wide")
+    summary = (
+        "TF32 for fp32 matrix products",
+        "up to 8x their rate on Ampere and later",
+        "10-bit mantissa; process-wide",
+    )
 
     def domain(self, subject: Subject) -> Domain:
         if not subject.device.supports_tf32:

@@ -20,11 +20,15 @@ _SMALLEST_TILE_LATENTS = 4  # a quarter of it, the overlap, is still a whole lat
 
 
 def _sliceable(pipe: Any) -> list[Any]:
-    return [part for part in _upstream.networks(pipe).values() if hasattr(part, "use_slicing") and hasattr(part, "decode")]
+    return [
+        part for part in _upstream.networks(pipe).values() if hasattr(part, "use_slicing") and hasattr(part, "decode")
+    ]
 
 
 def _tileable(pipe: Any) -> list[Any]:
-    parts = (part for part in _upstream.networks(pipe).values() if hasattr(part, "use_tiling") and hasattr(part, "decode"))
+    parts = (
+        part for part in _upstream.networks(pipe).values() if hasattr(part, "use_tiling") and hasattr(part, "decode")
+    )
     return [part for part in parts if _size_arguments(part) or hasattr(part, "tile_sample_min_size")]
 
 
@@ -86,11 +90,15 @@ class VaeTiling(Lever):
             return
         vaes = _tileable(subject.pipe)
         if not vaes:
-            raise PlanError(f"vae_tiling={value!r} cannot be applied: {self.domain(subject).reason}; what works is False")
+            raise PlanError(
+                f"vae_tiling={value!r} cannot be applied: {self.domain(subject).reason}; what works is False"
+            )
         grain = _SMALLEST_TILE_LATENTS * max(_scale(vae) for vae in vaes)
         if value is True or value < grain or value % grain:
             asked = f"vae_tiling={value!r} cannot be applied"
-            raise PlanError(f"{asked}: a tile's edge is a multiple of {grain} pixels for this VAE, for example {grain * 8}")
+            raise PlanError(
+                f"{asked}: a tile's edge is a multiple of {grain} pixels for this VAE, for example {grain * 8}"
+            )
 
     def read(self, pipe: Any) -> int | bool:
         on = [vae for vae in _tileable(pipe) if vae.use_tiling]
@@ -142,7 +150,7 @@ def _scale(vae: Any) -> int:
     ratio = getattr(vae, "spatial_compression_ratio", None)
     if isinstance(ratio, int):
         return ratio
-    return 2 ** (len(vae.config.block_out_channels) - 1)  # autoencoder_kl.py:138
+    return int(2 ** (len(vae.config.block_out_channels) - 1))  # autoencoder_kl.py:138
 
 
 def tile_edges(vae: Any, workload: Any) -> tuple[int, ...]:

@@ -6,28 +6,18 @@ torch would use. It does not know which rates a card sustains, nor what other pr
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from autotune.errors import NoAcceleratorError
-from autotune.probe.catalog import facts_for, scaled
+from autotune.probe.catalog import facts_for
 from autotune.probe.host import host
+from autotune.probe.nvml import Seen, bare_uuid, look
 from autotune.records.device import Device
-from autotune.units import MIB, size
 
 __all__ = ["cpu_device", "devices", "local_device", "unsupported"]
-
-# Free memory is read until two reads agree within 1 MiB, since a process that ends gives its memory back in steps.
-SETTLE_READS, SETTLE_PAUSE_S, SETTLED_BYTES = 5, 0.02, MIB
-
-# FP32 cores of one SM: CUDA C++ Programming Guide, compute capabilities; 128 where not listed.
-CORES_PER_SM = {(6, 0): 64, (7, 0): 64, (7, 2): 64, (7, 5): 64, (8, 0): 64}
 
 # Per core: two 256-bit FMA units (Intel since Haswell, AMD since Zen 2) do 32 FLOP a cycle, at 2.5 GHz with all cores
 # busy. One core draws about 10 GB/s (STREAM), all of them what two DDR4-3200 channels give (JEDEC: 25.6 GB/s each).
@@ -36,15 +26,6 @@ CPU_BYTES_PER_S_PER_CORE, CPU_BYTES_PER_S = 10e9, 51.2e9
 
 OTHER_MAKERS = {"hip": "AMD GPUs (ROCm)", "mps": "Apple GPUs (MPS)", "xpu": "Intel GPUs (XPU)"}
 WHAT_WORKS = "device='cpu', or gpu='NVIDIA GeForce RTX 3060 12GB' to plan for a card that is not here"
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """A card or MIG instance as NVML shows it, and what torch would know it by."""
-
-    device: Device
-    uuid: str
-    pci: tuple[int, int, int] | None
 
 
 def devices() -> list[Device]:
@@ -56,11 +37,13 @@ def devices() -> list[Device]:
     >>> isinstance(devices(), list)
     True
     """
-    seen, _ = _look()
+    seen, _ = look(_nvml())
     torch = sys.modules.get("torch")
     if torch is None or torch.version.hip or not torch.cuda.is_initialized():
         return [card.device for card in seen]
-    known = {_bare(torch.cuda.get_device_properties(index).uuid): index for index in range(torch.cuda.device_count())}
+    known = {
+        bare_uuid(torch.cuda.get_device_properties(index).uuid): index for index in range(torch.cuda.device_count())
+    }
     hidden = ("not among the devices that torch may use here",)
     return [
         _as_torch_sees(card.device, torch, known[card.uuid])
@@ -88,7 +71,7 @@ def local_device(torch_device: str | None = None) -> Device:
         raise _refusal(torch_device, f"{OTHER_MAKERS[kind]} are not supported yet")
     if kind != "cuda" or not re.fullmatch(r"\d*", number):
         raise _refusal(torch_device, "devices are named 'cuda', 'cuda:0' or 'cpu'")
-    seen, troubles = _look()
+    seen, troubles = look(_nvml())
     if torch.version.hip or not torch.cuda.is_available():
         reason = _why_no_cuda(torch, seen, troubles)
         if torch_device is None:
@@ -124,7 +107,7 @@ def cpu_device(*, notes: tuple[str, ...] = ()) -> Device:
     >>> cpu_device().source
     'assumed'
     """
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     machine = host()
     # Two hardware threads of a core share its units.
@@ -153,81 +136,52 @@ def _nvml() -> Any | None:
     return pynvml
 
 
-def _look() -> tuple[list[_Seen], list[str]]:
-    """The cards that answer, and a sentence for each trouble met."""
-    nvml = _nvml()
-    if nvml is None:
-        return [], ["NVML cannot be asked: nvidia-ml-py is not installed"]
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError as error:
-        return [], [f"NVML does not answer: {error}"]
-    seen: list[_Seen] = []
-    troubles = []
-    try:
-        for index in range(nvml.nvmlDeviceGetCount()):
-            try:
-                seen += _instances(nvml, index)
-            except nvml.NVMLError as error:
-                troubles.append(f"GPU {index} does not answer and is left out: {error}")
-    except nvml.NVMLError as error:
-        troubles.append(f"NVML does not list its cards: {error}")
-    finally:
-        with contextlib.suppress(nvml.NVMLError):
-            nvml.nvmlShutdown()
-    return [_Seen(_noted(card.device, troubles), card.uuid, card.pci) for card in seen], troubles
+def _as_torch_sees(device: Device, torch: Any, index: int) -> Device:
+    """With torch's number, and free memory that includes what this process's allocator holds but does not use."""
+    update: dict[str, Any] = {"torch_device": f"cuda:{index}"}
+    if torch.cuda.is_initialized() and device.free_bytes is not None:
+        pool_bytes = torch.cuda.memory_reserved(index) - torch.cuda.memory_allocated(index)
+        update["free_bytes"] = device.free_bytes + pool_bytes
+    return device.model_copy(update=update)
 
 
-def _instances(nvml: Any, index: int) -> list[_Seen]:
-    """A card, or in MIG mode its instances."""
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    whole = _card(nvml, index, handle)
-    mode = _optional(nvml, nvml.nvmlDeviceGetMigMode, handle)
-    if not mode or not mode[0]:
-        return [whole]
-    parts = []
-    for place in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
-        part = _optional(nvml, nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, place)
-        if part is not None:
-            parts.append(_Seen(_instance(nvml, part, whole.device), _bare(nvml.nvmlDeviceGetUUID(part)), whole.pci))
-    return parts
+def _match(facts: Any, seen: list[Seen]) -> Seen | None:
+    """NVML's view of the device with these torch properties: by UUID, else by its place on the PCI bus."""
+    for card in seen:
+        if card.uuid == bare_uuid(getattr(facts, "uuid", "")):
+            return card
+    place = tuple(getattr(facts, f"pci_{part}_id", None) for part in ("domain", "bus", "device"))
+    there = [card for card in seen if card.pci == place]
+    return min(there, key=lambda card: abs(card.device.total_bytes - facts.total_memory), default=None)
 
 
-def _instance(nvml: Any, handle: Any, whole: Device) -> Device:
-    total_bytes = _total_bytes(nvml, handle)
-    share = total_bytes / whole.total_bytes
-    note = f"a MIG instance: the rates are the whole card's times {share:.2f}, its share of {size(whole.total_bytes)}"
-    facts = {
-        "name": nvml.nvmlDeviceGetName(handle),
-        "sm_count": None,
-        "total_bytes": total_bytes,
-        "free_bytes": _settled_free_bytes(nvml, handle),
-        "notes": (*whole.notes, note),
-    }
-    return scaled(whole, share).model_copy(update=facts)
-
-
-def _card(nvml: Any, index: int, handle: Any) -> _Seen:
-    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-    cores = _optional(nvml, nvml.nvmlDeviceGetNumGpuCores, handle)
-    sm_count = cores // CORES_PER_SM.get((major, minor), 128) if cores else None
-    facts = facts_for(nvml.nvmlDeviceGetName(handle), _total_bytes(nvml, handle), (major, minor), sm_count)
-    power_mw = _optional(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
-    link = {
-        # An idle card slows its link down, so the generation it can reach counts; the width does not idle.
-        "pcie_generation": _optional(nvml, nvml.nvmlDeviceGetMaxPcieLinkGeneration, handle) or facts.pcie_generation,
-        "pcie_width": _optional(nvml, nvml.nvmlDeviceGetCurrPcieLinkWidth, handle) or facts.pcie_width,
-    }
-    device = facts.model_copy(
+def _from_torch(torch: Any, index: int, troubles: list[str]) -> Device:
+    """The facts that torch alone gives, where NVML does not show the card."""
+    facts = torch.cuda.get_device_properties(index)
+    device = facts_for(facts.name, facts.total_memory, (facts.major, facts.minor), facts.multi_processor_count)
+    free_bytes, _ = torch.cuda.mem_get_info(index)
+    notes = (*device.notes, *troubles, "described by torch alone: no driver version, power limit or current link")
+    return device.model_copy(
         update={
-            **link,
-            "torch_device": f"cuda:{index}",
-            "free_bytes": _settled_free_bytes(nvml, handle),
-            "driver": _optional(nvml, nvml.nvmlSystemGetDriverVersion),
-            "power_limit_w": None if power_mw is None else power_mw / 1000,
-            "source": "probed" if facts.source == "catalogue" else facts.source,
+            "free_bytes": free_bytes,
+            "notes": notes,
+            "source": "probed" if device.source == "catalogue" else device.source,
         }
     )
-    bus = _optional(nvml, nvml.nvmlDeviceGetPciInfo, handle)
-    pci = (bus.domain, bus.bus, bus.device) if bus else None
-    return _Seen(device, _bare(nvml.nvmlDeviceGetUUID(handle)), pci)
+
+
+def _why_no_cuda(torch: Any, seen: list[Seen], troubles: list[str]) -> str:
+    if torch.version.hip:
+        return f"torch {torch.__version__} is built for ROCm, which is not supported yet"
+    built = torch.version.cuda is not None
+    reason = f"torch {torch.__version__} " + ("finds no CUDA device" if built else "is built without CUDA")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if built and visible is not None:
+        reason += f" with CUDA_VISIBLE_DEVICES={visible!r}"
+    if seen:
+        return f"{reason}, although NVML shows {', '.join(card.device.name for card in seen)}"
+    return "; ".join([reason, *(troubles or ["NVML shows no card"])])
+
+
+def _refusal(asked: str | None, found: str) -> NoAcceleratorError:
+    return NoAcceleratorError(f"device={str(asked)!r} was asked for, but {found}; what works: {WHAT_WORKS}")

@@ -40,7 +40,7 @@ def host(*, root: Path = Path("/")) -> Host:
     >>> host().cores >= 1
     True
     """
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     memory = psutil.virtual_memory()
     limit_bytes, room_bytes = _cgroup_memory(root, physical_bytes=memory.total)

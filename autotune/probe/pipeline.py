@@ -40,7 +40,9 @@ def require_pipeline(pipe: Any) -> None:
 
     found = type(pipe).__name__
     if any(base.__name__ == "ModularPipeline" for base in type(pipe).__mro__):
-        raise PipelineError(f"{found} is a modular pipeline, which is not supported yet; use the DiffusionPipeline of this model")
+        raise PipelineError(
+            f"{found} is a modular pipeline, which is not supported yet; use the DiffusionPipeline of this model"
+        )
     if not isinstance(pipe, DiffusionPipeline):
         raise PipelineError(
             f"expected a diffusers DiffusionPipeline, got {found}; "
@@ -52,7 +54,9 @@ def require_pipeline(pipe: Any) -> None:
     declared = [name for name in wanted if pipe.config[name] == (None, None) and name not in optional]
     if missing or declared:
         names = ", ".join(sorted({*missing, *declared}))
-        raise PipelineError(f"{found} lacks {names}; load the pipeline with all its components, or set pipe.{names.split(', ')[0]}")
+        raise PipelineError(
+            f"{found} lacks {names}; load the pipeline with all its components, or set pipe.{names.split(', ')[0]}"
+        )
 
 
 def _is_component(value: Any) -> bool:

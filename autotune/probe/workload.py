@@ -88,7 +88,9 @@ def _from_call(pipe: Any, call: dict[str, Any], parameters: Mapping[str, inspect
             raise WorkloadError(
                 f"{type(pipe).__name__} takes no argument {name!r}; nearest: {nearest(name, list(parameters))}"
             )
-    fields: dict[str, Any] = {field: call[argument] for argument, field in _FIELDS.items() if call.get(argument) is not None}
+    fields: dict[str, Any] = {
+        field: call[argument] for argument, field in _FIELDS.items() if call.get(argument) is not None
+    }
     for field, value in fields.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise WorkloadError(f"{field}={value!r} is not a positive whole number; write for example {field}=512")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from autotune.records.base import Record
 from autotune.records.front import Front
 
 __all__ = ["SCHEMA_VERSION", "Profile", "ProfileKey"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 
 class ProfileKey(Record):

@@ -108,9 +108,7 @@ def _trial(
     )
 
 
-def _enumerate(
-    plans: Iterable[Plan], total: int, estimate: Estimator, progress: Progress | None
-) -> list[Candidate]:
+def _enumerate(plans: Iterable[Plan], total: int, estimate: Estimator, progress: Progress | None) -> list[Candidate]:
     evaluated: list[Candidate] = []
     remaining = iter(plans)
     while batch := list(islice(remaining, _BATCH)):

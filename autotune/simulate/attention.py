@@ -46,7 +46,9 @@ def temporary_bytes(attention: Attention, kernel: Kernel) -> int:
         padding = (2 * rows + 2 * keys) * (-(-attention.head_dim // 8) * 8) * item if padded else 0
         return rows * 4 + padding  # log-sum-exp in fp32
     if kernel == "efficient":
-        accumulator = rows * attention.value_dim * 4 if item == 2 and attention.value_dim > _EFFICIENT_ACCUMULATOR_DIM else 0
+        accumulator = (
+            rows * attention.value_dim * 4 if item == 2 and attention.value_dim > _EFFICIENT_ACCUMULATOR_DIM else 0
+        )
         return accumulator + _expanded_mask_bytes(attention, item)
     if kernel == "math":
         scores = rows * attention.key_length * _MATH_SCORE_BYTES

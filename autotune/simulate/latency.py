@@ -23,9 +23,14 @@ _COMPUTE_SHARE = {OpClass.GEMM: 0.65, OpClass.CONV: 0.45, OpClass.ATTENTION: 0.5
 _ATTENTION_SHARE = {"flash": 0.50, "efficient": 0.35, "math": 0.25, "cpu": 0.30}
 _BANDWIDTH_SHARE = {OpClass.NORM: 0.6}
 _BANDWIDTH_SHARE_ELSE = 0.8
-_HALF_RATE_FLOPS_PER_PEAK = 2e-5  # a kernel of 2 GFLOP runs at half rate on a card of 100 TFLOP/s: 1 to 5 GFLOP are seen
+_HALF_RATE_FLOPS_PER_PEAK = (
+    2e-5  # a kernel of 2 GFLOP runs at half rate on a card of 100 TFLOP/s: 1 to 5 GFLOP are seen
+)
 _LAUNCH_S = 2e-6  # gap between kernels that are queued already
-_HOST_S = {"cuda": 18e-6, "cpu": 5e-6}  # Python, dispatch and launch of one kernel: 12 to 20 us on a desktop, 30 to 40 in a cloud
+_HOST_S = {
+    "cuda": 18e-6,
+    "cpu": 5e-6,
+}  # Python, dispatch and launch of one kernel: 12 to 20 us on a desktop, 30 to 40 in a cloud
 _HOOK_S = 50e-6  # accelerate's hook around one module
 
 # One-way pinned bandwidth of 16 lanes, 20 to 40 % below theory; pageable copies take a third of it, and accelerate's

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.records.device import Device
-from autotune.records.trace import EventKind, Segment
+from autotune.records.trace import DTYPES, EventKind, Segment
 from autotune.simulate.attention import kernel_of, temporary_bytes
 from autotune.simulate.workspace import conv_workspace_share
 
@@ -83,11 +83,11 @@ def _peak(segment: Segment, live: NDArray[np.int64], temporary: NDArray[np.int64
 def _temporaries(segment: Segment, device: Device) -> NDArray[np.int64]:
     """Bytes that kernels hold while they run, at the event that ends each: inputs and outputs are alive there."""
     temporary = np.zeros(len(segment.kind), dtype=np.int64)
-    share = conv_workspace_share(device)
-    if share:
-        ops = np.flatnonzero(segment.kind == EventKind.OP)
-        temporary[ops] = (segment.op_conv_bytes[segment.ref[ops]] * share).astype(np.int64)
     if device.kind == "cuda":
+        shares = np.array([conv_workspace_share(device, name) for name in DTYPES])
+        ops = np.flatnonzero(segment.kind == EventKind.OP)
+        rows = segment.ref[ops]
+        temporary[ops] = (segment.op_conv_bytes[rows] * shares[segment.op_dtype[rows]]).astype(np.int64)
         held = [temporary_bytes(attention, kernel_of(attention, device)) for attention in segment.attentions]
         ends = np.flatnonzero(segment.kind == EventKind.ATTENTION_END)
         temporary[ends] = np.array(held, dtype=np.int64)[segment.ref[ends]] if held else 0
@@ -102,13 +102,16 @@ def _inside_attention(segment: Segment) -> NDArray[np.bool_]:
     born = np.unique(segment.ref[inside & (kind == EventKind.ALLOC)])
     gone = np.unique(segment.ref[inside & (kind == EventKind.FREE)])
     passing = np.intersect1d(born, gone)
-    return inside & ((kind == EventKind.ALLOC) | (kind == EventKind.FREE)) & np.isin(segment.ref, passing)
+    result: NDArray[np.bool_] = inside & ((kind == EventKind.ALLOC) | (kind == EventKind.FREE))
+    return result & np.isin(segment.ref, passing)
 
 
 def _open_module(segment: Segment, index: int) -> str:
     """The innermost module that is being called at this event."""
     opened: list[int] = []
-    border = np.flatnonzero((segment.kind[: index + 1] == EventKind.ENTER) | (segment.kind[: index + 1] == EventKind.EXIT))
+    border = np.flatnonzero(
+        (segment.kind[: index + 1] == EventKind.ENTER) | (segment.kind[: index + 1] == EventKind.EXIT)
+    )
     for event in border:
         if segment.kind[event] == EventKind.ENTER:
             opened.append(int(segment.ref[event]))

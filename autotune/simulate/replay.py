@@ -96,9 +96,7 @@ class Replayer:
         slack = slack_bytes(self._device, top.activations_bytes + top.workspace_bytes)
         reserved = top.peak_bytes - context
         undo = self._undo_bytes(plan)
-        unknown = sum(
-            round(_UNTRACED_SHARE * trace.weights.get(name, 0)) + _UNTRACED_BYTES for name in _guessed(trace)
-        )
+        unknown = sum(round(_UNTRACED_SHARE * trace.weights.get(name, 0)) + _UNTRACED_BYTES for name in _guessed(trace))
         return Estimate(
             phases=phases,
             allocated_bytes=reserved - slack,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from autotune.records.device import Device
 from autotune.units import MIB
 
-__all__ = ["conv_workspace_share", "context_bytes", "cublas_bytes", "margin_bytes", "slack_bytes"]
+__all__ = ["context_bytes", "conv_workspace_share", "cublas_bytes", "margin_bytes", "slack_bytes"]
 
 # A bare process on an RTX 3090, torch 2.7 + CUDA 12.8: 256 MiB (InvokeAI pull request 9413); P100 291 to 298 and a 16 GB
 # RTX card 297 MiB out of OOM messages (pytorch issue 177406); GTX 1070 107 MiB. Kernels that load lazily add tens of MiB.
@@ -21,9 +21,11 @@ _LAZY_KERNELS_BYTES = 96 * MIB  # CUDA_MODULE_LOADING=LAZY: 64 to 128 MiB as ker
 _CUBLAS_BYTES_LATE = 32 * MIB
 _CUBLAS_BYTES = 8320 * 1024
 
-# cuDNN's tensor-core kernels want NHWC, so an NCHW convolution takes copies of its input and output. alpha = 1 gives the
-# published peaks of SD 1.5, SDXL and FLUX decodes on A100 and H100 within 1.5 % at batch 1.
-_CONV_WORKSPACE_SHARE = 1.0
+# cuDNN's tensor-core kernels want NHWC, so an NCHW convolution takes copies of its input and output. In half precision 1.0
+# gives the published peaks of SD 1.5, SDXL and FLUX decodes on A100 and H100 within 1.5 % at batch 1; in fp32 0.5 gives
+# those of SDXL's upcast decode (10.47 GiB allocated in the diffusers loading guide; 5.57 GB reserved on an RTX 4090).
+_CONV_WORKSPACE_SHARE_HALF = 1.0
+_CONV_WORKSPACE_SHARE_FP32 = 0.5
 
 # reserved / allocated of VAE decodes on an RTX 4090: 1.03 at 512, 1.20 at 1024, 1.24 at 2048 pixels (InvokeAI pull request
 # 7674); there activations are nearly all of it.
@@ -49,9 +51,11 @@ def cublas_bytes(device: Device) -> int:
     return _CUBLAS_BYTES_LATE if (device.compute_capability or (8, 0))[0] >= 9 else _CUBLAS_BYTES
 
 
-def conv_workspace_share(device: Device) -> float:
+def conv_workspace_share(device: Device, dtype: str) -> float:
     """Workspace of a convolution as a share of the bytes going in and out."""
-    return 0.0 if device.kind == "cpu" else _CONV_WORKSPACE_SHARE
+    if device.kind == "cpu":
+        return 0.0
+    return _CONV_WORKSPACE_SHARE_HALF if dtype in {"float16", "bfloat16"} else _CONV_WORKSPACE_SHARE_FP32
 
 
 def slack_bytes(device: Device, changing_bytes: int) -> int:

@@ -37,9 +37,7 @@ class Tape:
         self.attentions: list[Attention] = []
         self.modules: dict[str, int] = {}
 
-    def segment(
-        self, component: str, method: str, phase: PhaseName, turn: int, weights: dict[str, int]
-    ) -> Segment:
+    def segment(self, component: str, method: str, phase: PhaseName, turn: int, weights: dict[str, int]) -> Segment:
         """The lists as a frozen record."""
         events = np.array(self.events, dtype=np.int64).reshape(-1, 3)
         ops = list(zip(*self.ops, strict=True)) or [()] * 6
@@ -63,14 +61,14 @@ class Tape:
         )
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A dispatch mode that records storages coming and going, operators, and module boundaries.
 
     `tape` is the segment being written. Storages of weights are known beforehand: a view of one is no new storage.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tape = Tape()
         self.paused = False
         self._numbers: dict[int, int] = {}
@@ -151,7 +149,9 @@ class Recorder(TorchDispatchMode):
         out = func(*args, **kwargs)
         if self.paused:
             return out
-        outputs = [out] if isinstance(out, torch.Tensor) else [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        outputs = (
+            [out] if isinstance(out, torch.Tensor) else [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        )
         fresh = False
         for tensor in outputs:
             if not self.is_known(tensor) and (tensor.device.type != "meta" or isinstance(tensor, FakeTensor)):
@@ -228,7 +228,7 @@ _VALUES: dict[Any, Any] = {
     torch.Tensor.__array__: _zeros,
     torch.Tensor.item: lambda tensor: 0.0 if tensor.is_floating_point() else 0,
     torch.Tensor.tolist: lambda tensor: _zeros(tensor).tolist(),
-    torch.Tensor.__bool__: lambda tensor: False,
-    torch.Tensor.__int__: lambda tensor: 0,
-    torch.Tensor.__float__: lambda tensor: 0.0,
+    torch.Tensor.__bool__: lambda _: False,
+    torch.Tensor.__int__: lambda _: 0,
+    torch.Tensor.__float__: lambda _: 0.0,
 }

@@ -24,7 +24,7 @@ from autotune.records.estimate import PhaseName
 from autotune.records.trace import Segment, Trace
 from autotune.trace.record import Borders, Recorder, Tape
 from autotune.trace.shortcuts import shorten_blend, shorten_module
-from autotune.trace.twin import Untraceable, born, networks, own_tensors, set_precision, twin_of
+from autotune.trace.twin import UntraceableError, born, networks, own_tensors, set_precision, twin_of
 
 __all__ = ["Session"]
 
@@ -125,9 +125,7 @@ class Session:
                         output = getattr(self._parts[component], call.method)(*args, **kwargs)
                     cut = self._cuts[-1]
                     del output
-                fresh.append(
-                    cut.tape.segment(component, call.method, segment.phase, segment.turn, segment.weights)
-                )
+                fresh.append(cut.tape.segment(component, call.method, segment.phase, segment.turn, segment.weights))
         self._calls = kept
         return trace.replaced(component, fresh)
 
@@ -150,7 +148,9 @@ class Session:
 
     def _wrap(self, name: str, part: torch.nn.Module) -> None:
         """Puts the recorder's hooks on the twin's component."""
-        offloads_buffers = len(part._parameters) > 0  # diffusers/pipelines/pipeline_utils.py enable_sequential_cpu_offload
+        offloads_buffers = (
+            len(part._parameters) > 0
+        )  # diffusers/pipelines/pipeline_utils.py enable_sequential_cpu_offload
         blocks = {id(child) for m in part.modules() if isinstance(m, torch.nn.ModuleList) for child in m}
         for path, module in part.named_modules():
             module.__dict__["to"] = self._caster(name, module)
@@ -321,10 +321,10 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def untraced(pipe: Any, error: Untraceable) -> Trace:
+def untraced(pipe: Any, error: UntraceableError) -> Trace:
     """What is left when no twin can be made: the weights."""
     parts = networks(pipe)
-    reason = {name: f"not reached: {error.component} has no twin" for name in parts}
+    reason = dict.fromkeys(parts, f"not reached: {error.component} has no twin")
     return Trace(
         segments=(),
         weights={name: _weight_bytes(part) for name, part in parts.items()},

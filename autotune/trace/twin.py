@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-__all__ = ["Untraceable", "born", "networks", "own_tensors", "set_precision", "twin_of"]
+__all__ = ["UntraceableError", "born", "networks", "own_tensors", "set_precision", "twin_of"]
 
 # Attributes that accelerate and diffusers hang on a module when they wrap its forward
 # (accelerate/hooks.py add_hook_to_module; diffusers/hooks/hooks.py HookRegistry).
@@ -22,7 +22,7 @@ _HOOK_ATTRIBUTES = ("_hf_hook", "_diffusers_hook", "_old_forward")
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 
-class Untraceable(Exception):
+class UntraceableError(Exception):
     """A component whose twin cannot be made or called; carries its name and the reason."""
 
     def __init__(self, component: str, reason: str) -> None:
@@ -57,7 +57,7 @@ def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:
     """A shallow copy of the pipeline whose networks are weightless.
 
     Raises:
-        Untraceable: a parameter is of a class whose behaviour a plain fake would not show (quantised weights).
+        UntraceableError: a parameter is of a class whose behaviour a plain fake would not show (quantised weights).
     """
     memo: dict[int, Any] = {}
     parts = networks(pipe)
@@ -85,7 +85,7 @@ def _remember(module: torch.nn.Module, mode: FakeTensorMode, memo: dict[int, Any
         if id(tensor) in memo:
             continue
         if type(tensor) not in _PLAIN_TENSORS:
-            raise Untraceable(component, f"weights of class {type(tensor).__name__}")
+            raise UntraceableError(component, f"weights of class {type(tensor).__name__}")
         memo[id(tensor)] = born(mode, tensor)
     hooked = [name for name in _HOOK_ATTRIBUTES if module.__dict__.get(name) is not None]
     for name in hooked:

@@ -59,7 +59,7 @@ def read(path: str | Path) -> Sources:
     Raises:
         PipelineError: no such folder, files missing, or an entry that is refused.
 
-    >>> read("no-such-folder")
+    >>> read("no-such-folder")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     autotune.errors.PipelineError: 'no-such-folder' is not a folder; give one that holds model_index.json and the ...
     """

@@ -26,11 +26,11 @@ def download(hub_id: str, *, fetch: Callable[..., str] | None = None) -> Path:
     Raises:
         PipelineError: no such model, no access to it, no connection, or no diffusers pipeline there.
 
-    >>> download("stable-diffusion")
+    >>> download("stable-diffusion")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     autotune.errors.PipelineError: 'stable-diffusion' is not a hub id, which reads 'owner/name'; without the hub, ...
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", hub_id):
         raise PipelineError(f"'{hub_id}' is not a hub id, which reads 'owner/name'; {_without_hub()}")
     try:
         folder = Path((fetch or _snapshot_download())(hub_id, allow_patterns=PATTERNS))

@@ -114,6 +114,7 @@ BROKEN = {
     "cut short after the key": lambda whole: whole[: whole.index(b'"schema_version"')],
     "cut short at an inner brace": lambda whole: whole[: whole.rindex(b"  }") + 4],
     "not closed": lambda whole: whole[:-2],
+    "words before": lambda whole: b"see " + whole,
     "conflict markers": lambda whole: whole.replace(b'  "key"', b'<<<<<<< ours\n  "key"'),
     "other schema": lambda whole: whole.replace(b'"schema_version": 1', b'"schema_version": 2').replace(
         b"aliases", b"names"

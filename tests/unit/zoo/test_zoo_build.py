@@ -10,12 +10,13 @@ import sys
 import warnings
 from typing import Any
 
+import diffusers
 import numpy
 import pytest
 import torch
 import transformers
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+from transformers import CLIPTextConfig, CLIPTextModel, Qwen2Model, T5Config, T5EncoderModel
 
 from autotune.errors import PipelineError
 from autotune.zoo.build import build, network
@@ -140,19 +141,17 @@ def test_wrong_parameter_count_is_refused() -> None:
     vae = recipe.components[0].model_copy(update={"parameters": 83653864})
     with pytest.raises(PipelineError) as error:
         build(recipe.model_copy(update={"components": (vae,)}))
-    import diffusers
-
     assert str(error.value) == (
-        f"sd15 vae: AutoencoderKL should have 83653864 parameters, but diffusers {diffusers.__version__} builds it with "
-        f"83653863; load the pipeline itself and pass that instead"
+        "sd15 vae: AutoencoderKL should have 83653864 parameters, but "
+        f"diffusers {diffusers.__version__} builds it with 83653863; load the pipeline itself and pass that instead"
     )
 
 
-def test_arguments_of_the_recipe_are_not_edited() -> None:
-    recipe = recipe_of("sd15")
-    before = recipe.model_dump_json()
-    build(recipe)
-    assert recipe.model_dump_json() == before
+def test_nested_configuration_is_not_edited() -> None:
+    size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config: dict[str, Any] = {**size, "num_key_value_heads": 2, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    network(Qwen2Model, config, dtype="float32")
+    assert config["rope_scaling"] == {"type": "linear", "factor": 2.0}
 
 
 def test_half_precision_keeps_what_from_pretrained_keeps() -> None:
@@ -187,7 +186,7 @@ def state() -> dict[str, Any]:
         "dtype": torch.get_default_dtype(),
         "device": torch.get_default_device(),
         "rng": torch.random.get_rng_state().tolist(),
-        "numpy": numpy.random.get_state()[1].tolist(),  # noqa: NPY002
+        "numpy": numpy.random.get_state()[1].tolist(),
         "python": random.getstate(),
         "grad": torch.is_grad_enabled(),
         "gc": gc.isenabled(),
@@ -211,16 +210,16 @@ def test_building_leaves_no_trace(name: str) -> None:
 
 def test_failing_to_build_leaves_no_trace() -> None:
     before = state()
-    with pytest.raises(TypeError):
-        network(CLIPTextModel, {"hidden_size": "wide"}, dtype="bfloat16")
+    with pytest.raises(KeyError, match="no such function"):
+        network(CLIPTextModel, {"hidden_act": "no such function"}, dtype="bfloat16")
+    flux = recipe_of("flux1-dev")
+    wrong = flux.components[0].model_copy(update={"parameters": 1})
     with pytest.raises(PipelineError):
-        test = recipe_of("flux1-dev")
-        build(test.model_copy(update={"components": (test.components[0].model_copy(update={"parameters": 1}),)}))
+        build(flux.model_copy(update={"components": (wrong,)}))
     assert state() == before
 
 
 def test_building_is_silent() -> None:
     code = "from autotune.zoo import build, recipes\nfor name in recipes.names(): build.build(recipes.find(name))"
-    found = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True)
-    ours = [line for line in found.stderr.splitlines() if "site-packages" not in line and not line.startswith("  ")]
-    assert (found.stdout, ours) == ("", [])
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (found.stdout, found.stderr) == ("", "")

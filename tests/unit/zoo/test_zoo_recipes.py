@@ -75,7 +75,8 @@ def test_defaults_are_those_of_the_installed_pipelines() -> None:
 
 def test_reading_recipes_imports_no_torch() -> None:
     code = (
-        "import sys; from autotune.zoo import build, folder, hub, recipes, tokenizers; recipes.find('sdxl').source_key; "
+        "import sys; from autotune.zoo import build, folder, hub, recipes, tokenizers; "
+        "recipes.find('sdxl').source_key; "
         "print(sorted({'torch', 'diffusers', 'transformers', 'huggingface_hub'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

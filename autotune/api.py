@@ -1,0 +1,283 @@
+"""The public calls. Each is a few steps; the rooms do the work."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from autotune.errors import PlanError
+from autotune.flow.ask import Question, answer, front_for, job_of
+from autotune.flow.budget import budget_for
+from autotune.flow.job import WorkloadLike
+from autotune.flow.planning import as_it_is
+from autotune.flow.recall import Profiles
+from autotune.levers import engine
+from autotune.probe import catalog
+from autotune.probe.gpu import local_device
+from autotune.probe.host import host as probe_host
+from autotune.probe.pipeline import require_pipeline
+from autotune.probe.workload import resolve_workload
+from autotune.records.front import Front, Objective
+from autotune.records.plan import Plan, Quality
+from autotune.report.explanation import Explanation
+from autotune.report.text import five_lines
+
+__all__ = ["apply", "explain", "explore", "optimize", "plan", "restore"]
+
+log = logging.getLogger("autotune")
+
+
+def optimize(
+    pipe: Any,
+    *,
+    max_vram: str | int | None = None,
+    max_ram: str | int | None = None,
+    workload: WorkloadLike = None,
+    example: Mapping[str, Any] | None = None,
+    calls: int = 1,
+    quality: Quality = "near",
+    allow: Sequence[str] = (),
+    keep: Mapping[str, Any] | None = None,
+    forbid: Sequence[str] = (),
+    objective: Objective = "latency",
+    plan: Plan | None = None,
+    device: str | None = None,
+    profiles: Profiles = None,
+    effort: Literal["predict"] = "predict",
+    undo: bool = True,
+) -> Any:
+    """Makes a diffusers pipeline run as fast as it can without using more than `max_vram`, and gives it back.
+
+    Args:
+        pipe: a `DiffusionPipeline`, in any state of offload.
+        max_vram: ceiling of what the process takes of the device, such as ``"4GB"`` (10^9), ``"3.7GiB"`` or bytes; what is
+            free now if None. A ceiling above the card is clamped.
+        max_ram: ceiling of weights kept in RAM; what is available if None.
+        workload: the call to plan for: a `Workload`, a dict of the pipeline's own call arguments, or a list of them, of
+            which the worst counts. The pipeline's defaults if None.
+        example: real inputs, such as an image, where they cannot be made up; only shapes are read.
+        calls: how many calls are to come.
+        quality: the lane that may be used: "exact", "near", "int8" or "int4".
+        allow: approximations to allow by name.
+        keep: levers to fix, for example ``{"vae_tiling": False}``.
+        forbid: levers to leave alone.
+        objective: "latency" for the fastest plan under the cap, "memory" for the smallest.
+        plan: apply this plan and search none.
+        device: a torch device such as "cuda:1" or "cpu"; the current CUDA device, or the CPU, if None.
+        profiles: folder of profiles; the usual ones if None, none at all if False.
+        effort: "predict" chooses by simulation.
+        undo: whether originals of lowered weights are kept in RAM, so that `restore` is exact.
+
+    Returns:
+        The same object.
+
+    Raises:
+        AutotuneError: one of its subclasses; the pipeline is then as it was.
+
+    >>> import autotune
+    >>> pipe = autotune.optimize(demo_pipeline(), workload={"height": 64, "width": 64}, profiles=False)
+    >>> autotune.explain(pipe).state
+    'optimised'
+    """
+    _only("effort", effort, "predict")
+    if plan is not None:
+        return apply(pipe, plan, device=device, workload=workload, undo=undo)
+    question = Question(
+        pipe, max_vram=max_vram, max_ram=max_ram, workload=workload, example=example, calls=calls, quality=quality,
+        allow=tuple(allow), keep=keep, forbid=tuple(forbid), objective=objective, profiles=profiles, undo=undo, device=device,
+    )  # fmt: skip
+    require_pipeline(pipe)
+    with _as_it_was(pipe):
+        explained, _ = answer(question)
+        handle = engine.apply(
+            pipe, explained.chosen.plan, device=explained.device, workload=explained.workload, undo=undo
+        )
+    handle.story = explained.model_copy(update={"state": "optimised"})
+    _say(handle.story)
+    return pipe
+
+
+def apply(pipe: Any, plan: Plan, *, device: str | None = None, workload: WorkloadLike = None, undo: bool = True) -> Any:
+    """Applies a plan as it stands, all of it or nothing, and gives the pipeline back.
+
+    Raises:
+        PlanError: a value that this pipeline or device cannot take.
+
+    >>> import autotune
+    >>> pipe = autotune.apply(demo_pipeline(), autotune.Plan(vae_tiling=32), workload={"height": 64, "width": 64})
+    >>> pipe.vae.use_tiling
+    True
+    """
+    require_pipeline(pipe)
+    if not isinstance(plan, Plan):
+        raise PlanError(
+            f"expected a Plan, got {type(plan).__name__}; autotune.plan(pipe) makes one, front['p3'].plan is one"
+        )
+    first = workload[0] if isinstance(workload, list | tuple) and workload else workload
+    call = resolve_workload(pipe, first)  # type: ignore[arg-type]
+    with _as_it_was(pipe):
+        engine.apply(pipe, plan, device=local_device(device), workload=call, undo=undo)
+    return pipe
+
+
+def plan(
+    pipe_or_model: Any,
+    *,
+    gpu: str | None = None,
+    max_vram: str | int | None = None,
+    max_ram: str | int | None = None,
+    workload: WorkloadLike = None,
+    example: Mapping[str, Any] | None = None,
+    calls: int = 1,
+    quality: Quality = "near",
+    allow: Sequence[str] = (),
+    keep: Mapping[str, Any] | None = None,
+    forbid: Sequence[str] = (),
+    objective: Objective = "latency",
+    device: str | None = None,
+    profiles: Profiles = None,
+    undo: bool = True,
+) -> Plan:
+    """The plan that `optimize` would apply, for this machine or for a card that is not here.
+
+    Args:
+        pipe_or_model: a pipeline, a zoo name such as "sd15", a folder of configuration files, or a hub id.
+        gpu: a catalogue name such as "NVIDIA GeForce RTX 3060 12GB"; this machine's device if None.
+
+    The other arguments are those of `optimize`.
+
+    Raises:
+        AutotuneError: one of its subclasses, `DoesNotFitError` if nothing stays under the cap.
+
+    >>> import autotune
+    >>> autotune.plan("sd15", gpu="NVIDIA GeForce RTX 3060 12GB", max_vram="4GB").dtype
+    'float16'
+    """
+    question = Question(
+        pipe_or_model, gpu=gpu, max_vram=max_vram, max_ram=max_ram, workload=workload, example=example, calls=calls,
+        quality=quality, allow=tuple(allow), keep=keep, forbid=tuple(forbid), objective=objective, device=device,
+        profiles=profiles, undo=undo,
+    )  # fmt: skip
+    with _as_it_was(pipe_or_model, for_good=True):
+        return answer(question)[0].chosen.plan
+
+
+def explore(
+    pipe_or_model: Any,
+    *,
+    gpu: str | None = None,
+    workload: WorkloadLike = None,
+    example: Mapping[str, Any] | None = None,
+    calls: int = 1,
+    allow: Sequence[str] = (),
+    keep: Mapping[str, Any] | None = None,
+    forbid: Sequence[str] = (),
+    device: str | None = None,
+    profiles: Profiles = None,
+    undo: bool = True,
+) -> Front:
+    """The Pareto front over VRAM, RAM, seconds and quality: every plan that no other beats.
+
+    The arguments are those of `plan`; caps are asked of the front: ``front.best(max_vram="4GB")``.
+
+    >>> import autotune
+    >>> front = autotune.explore("sd15", gpu="NVIDIA GeForce RTX 3060 12GB")
+    >>> front.best(max_vram="2GB").plan.offload
+    'sequential'
+    """
+    question = Question(
+        pipe_or_model, gpu=gpu, workload=workload, example=example, calls=calls, allow=tuple(allow), keep=keep,
+        forbid=tuple(forbid), device=device, profiles=profiles, undo=undo,
+    )  # fmt: skip
+    with _as_it_was(pipe_or_model, for_good=True):
+        return front_for(question)
+
+
+def explain(
+    pipe_or_model: Any,
+    *,
+    gpu: str | None = None,
+    max_vram: str | int | None = None,
+    workload: WorkloadLike = None,
+    example: Mapping[str, Any] | None = None,
+    device: str | None = None,
+) -> Explanation:
+    """What was chosen for an optimised pipeline and why; for any other, what it costs as it is.
+
+    >>> import autotune
+    >>> autotune.explain("sd15", gpu="NVIDIA GeForce RTX 3060 12GB").fits
+    True
+    """
+    handle = engine.handle_of(pipe_or_model)
+    if handle is not None and handle.story is not None and gpu is None and workload is None:
+        story: Explanation = handle.story
+        return story
+    place = catalog.card(gpu) if gpu is not None else local_device(device)
+    host = None if gpu is not None else probe_host()
+    budget = budget_for(place, host, max_vram=max_vram, max_ram=None)
+    job = job_of(Question(pipe_or_model, gpu=gpu, device=device, workload=workload, example=example), place)
+    return Explanation(
+        state="as it is" if handle is None else "optimised",
+        model=job.model.name,
+        workload=job.largest,
+        device=place,
+        host=host,
+        cap_bytes=budget.vram_bytes,
+        cap_note=budget.note,
+        chosen=as_it_is(job),
+    )
+
+
+def restore(pipe: Any) -> Any:
+    """Takes back what `optimize` or `apply` did: weights bit for bit, hooks, switches and process-wide settings.
+
+    A pipeline that was not optimised is left alone.
+
+    >>> import autotune
+    >>> pipe = autotune.restore(autotune.apply(demo_pipeline(), autotune.Plan(dtype="bfloat16")))
+    >>> str(pipe.unet.dtype)
+    'torch.float32'
+    """
+    engine.restore(pipe)
+    return pipe
+
+
+@contextmanager
+def _as_it_was(pipe: Any, *, for_good: bool = False) -> Iterator[None]:
+    """Plans for the pipeline as its owner made it: an earlier plan is taken off, and put on again if this one fails."""
+    handle = engine.handle_of(pipe)
+    if handle is None:
+        yield
+        return
+    engine.restore(pipe)
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        if for_good or not done:
+            engine.reapply(pipe, handle)
+
+
+def _say(explained: Explanation) -> None:
+    """The tool's words, through the `autotune` logger; shown also where nobody set up logging but somebody watches."""
+    watched = sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    handler = logging.StreamHandler() if watched and not log.hasHandlers() else logging.NullHandler()
+    level = log.level
+    log.addHandler(handler)
+    try:
+        if isinstance(handler, logging.StreamHandler):
+            log.setLevel(logging.INFO)
+        for line in (*five_lines(explained), *([explained.cap_note] if explained.cap_note else [])):
+            log.info("%s", line)
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def _only(name: str, value: str, known: str) -> None:
+    if value != known:
+        raise PlanError(f"{name}={value!r} is not known; what there is: {name}={known!r}")

@@ -1,0 +1,188 @@
+"""The question in all its parts, checked once, and the front that answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autotune.errors import PlanError, nearest
+from autotune.flow.budget import Budget, budget_for
+from autotune.flow.choose import advice, choose
+from autotune.flow.job import Job, Progress, WorkloadLike, job_for
+from autotune.flow.planning import front_of
+from autotune.flow.recall import Profiles, open_store, recall_by_source, recalled
+from autotune.flow.shrink import nearest_fit
+from autotune.probe import catalog
+from autotune.probe.gpu import local_device
+from autotune.probe.host import host as probe_host
+from autotune.records.device import Device
+from autotune.records.front import Candidate, Front, Objective
+from autotune.records.host import Host
+from autotune.records.plan import LANES, LEVERS, Plan, Quality
+from autotune.records.workload import Workload
+from autotune.report.explanation import Explanation
+
+__all__ = ["Question", "answer", "front_for", "job_of"]
+
+_OBJECTIVES = ("latency", "memory")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a caller asked. Construction validates what needs no pipeline."""
+
+    model: Any
+    """A pipeline, or the name of a model."""
+    gpu: str | None = None
+    device: str | None = None
+    max_vram: str | int | None = None
+    max_ram: str | int | None = None
+    workload: WorkloadLike = None
+    example: Mapping[str, Any] | None = None
+    calls: int = 1
+    quality: Quality = "near"
+    allow: tuple[str, ...] = ()
+    keep: Mapping[str, Any] | None = None
+    forbid: tuple[str, ...] = ()
+    objective: Objective = "latency"
+    profiles: Profiles = None
+    undo: bool = True
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("quality", self.quality, LANES)
+        _one_of("objective", self.objective, _OBJECTIVES)
+        for name in (*(self.keep or {}), *self.forbid):
+            _one_of("lever", name, LEVERS)
+        for name in self.allow:
+            raise PlanError(
+                f"allow={{{name!r}}}: there is no approximation of that name; none is built in yet, leave allow out"
+            )
+        if self.gpu is not None and self.device is not None:
+            raise PlanError(
+                f"gpu={self.gpu!r} plans for a card that is not here, device={self.device!r} for one that is; give one"
+            )
+        if isinstance(self.calls, bool) or not isinstance(self.calls, int) or self.calls < 1:
+            raise PlanError(f"calls={self.calls!r} is not a number of calls; write for example calls=20")
+
+    @property
+    def restricted(self) -> bool:
+        """Whether levers are fixed, so that the answer is no profile for others."""
+        return bool(self.keep or self.forbid)
+
+
+def answer(question: Question) -> tuple[Explanation, Front]:
+    """The best plan for the question, and the front it was chosen from.
+
+    Raises:
+        AutotuneError: any of them; nothing has been changed.
+    """
+    device, host = _place(question)
+    budget = budget_for(device, host, max_vram=question.max_vram, max_ram=question.max_ram)
+    front = front_for(question, device)
+
+    def smaller(plan: Plan, cap_bytes: int) -> Workload | None:
+        return nearest_fit(job_of(question, device), plan, cap_bytes)
+
+    chosen = choose(front, budget, quality=question.quality, objective=question.objective, nearest=smaller)
+    return _explained(front, chosen, budget, host, question.quality), front
+
+
+def front_for(question: Question, device: Device | None = None) -> Front:
+    """The front: from a profile if there is one, else by tracing and searching."""
+    device = device or _place(question)[0]
+    store = None if question.restricted else open_store(question.profiles)
+    known = _without_building(question, device, store)
+    if known is not None:
+        return known
+    job = job_of(question, device)
+    return recalled(store, job, lambda: front_of(job, keep=question.keep, forbid=question.forbid))
+
+
+def job_of(question: Question, device: Device) -> Job:
+    """The pipeline read and the workload resolved; a model given by name is built on the meta device."""
+    pipe, name, source_key = question.model, None, None
+    if isinstance(pipe, str | Path):
+        from autotune.zoo.locate import locate
+
+        pipe, name, source_key = locate(pipe)
+    return job_for(
+        pipe,
+        device=device,
+        workload=question.workload,
+        example=question.example,
+        calls=question.calls,
+        undo=question.undo,
+        name=name,
+        source_key=source_key,
+        progress=question.progress,
+    )
+
+
+def _place(question: Question) -> tuple[Device, Host | None]:
+    """The device, and this machine if the device is in it."""
+    if question.gpu is not None:
+        return catalog.card(question.gpu), None
+    return local_device(question.device), probe_host()
+
+
+def _without_building(question: Question, device: Device, store: Any) -> Front | None:
+    """A zoo model's profile by its recipe alone: needs neither torch nor diffusers."""
+    if store is None or not isinstance(question.model, str) or question.example:
+        return None
+    from autotune.zoo.recipes import find
+
+    recipe = find(question.model)
+    workload = None if recipe is None else _default_workload(recipe, question)
+    if recipe is None or workload is None:
+        return None
+    return recall_by_source(
+        store, source_key=recipe.source_key, device=device, workload=workload, undo=question.undo, name=recipe.name
+    )
+
+
+def _default_workload(recipe: Any, question: Question) -> Workload | None:
+    """The resolved workload where that needs no look at the pipeline's class; else None."""
+    plain = {"height": "height", "width": "width", "num_inference_steps": "steps"}
+    given = question.workload
+    if isinstance(given, Mapping):
+        if not all(name in plain and type(value) is int and value > 0 for name, value in given.items()):
+            return None
+        given = Workload(**{plain[name]: value for name, value in given.items()})
+    if given is not None and not isinstance(given, Workload):
+        return None
+    said = given or Workload()
+    defaults = recipe.defaults
+    return said.model_copy(
+        update={
+            "height": said.height or defaults.height,
+            "width": said.width or defaults.width,
+            "steps": said.steps or defaults.steps,
+            "guidance": defaults.guidance if said.guidance is None else said.guidance,
+            "calls": max(question.calls, said.calls),
+        }
+    )
+
+
+def _explained(front: Front, chosen: Candidate, budget: Budget, host: Host | None, quality: Quality) -> Explanation:
+    return Explanation(
+        state="planned",
+        model=front.model,
+        workload=front.workload,
+        device=front.device,
+        host=host,
+        cap_bytes=budget.vram_bytes,
+        cap_note=budget.note,
+        chosen=chosen,
+        compared=front.baseline,
+        advice=advice(front, chosen, budget, quality),
+    )
+
+
+def _one_of(what: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise PlanError(
+            f"no {what} {value!r}; it is one of {', '.join(known)}; nearest: {nearest(str(value), list(known), 1)}"
+        )

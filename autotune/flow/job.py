@@ -1,0 +1,89 @@
+"""What is to be planned: a pipeline that was read, on a device, for resolved calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autotune.errors import WorkloadError
+from autotune.probe.pipeline import inspect_pipeline
+from autotune.probe.workload import call_arguments, resolve_workload
+from autotune.records.device import Device
+from autotune.records.model import Model
+from autotune.records.workload import Workload
+
+__all__ = ["Job", "Progress", "WorkloadLike", "job_for"]
+
+Progress = Callable[[str, int, int], None]
+WorkloadLike = Workload | Mapping[str, Any] | Sequence[Workload | Mapping[str, Any]] | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be planned: a pipeline on a device for one call, or for the worst of several."""
+
+    pipe: Any
+    model: Model
+    device: Device
+    workloads: tuple[Workload, ...]
+    calls: tuple[Mapping[str, Any], ...]
+    undo: bool
+    progress: Progress | None = None
+
+    @property
+    def largest(self) -> Workload:
+        """The workload with the most pixels."""
+        return max(self.workloads, key=lambda workload: workload.area)
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """Reports progress to whoever wants to know."""
+        if self.progress:
+            self.progress(stage, done, total)
+
+
+def job_for(
+    pipe: Any,
+    *,
+    device: Device,
+    workload: WorkloadLike,
+    example: Mapping[str, Any] | None,
+    calls: int,
+    undo: bool,
+    name: str | None = None,
+    source_key: str | None = None,
+    progress: Progress | None = None,
+) -> Job:
+    """Reads the pipeline and resolves its workloads.
+
+    Raises:
+        PipelineError: not a pipeline that can be planned for.
+        WorkloadError: arguments that the pipeline does not take.
+    """
+    model = inspect_pipeline(pipe, name=name, source_key=source_key)
+    pairs = [_resolved(pipe, given, dict(example or {}), calls) for given in _several(workload)]
+    workloads, arguments = zip(*pairs, strict=True)
+    return Job(pipe, model, device, workloads, arguments, undo, progress)
+
+
+def _several(workload: WorkloadLike) -> list[Workload | Mapping[str, Any] | None]:
+    if workload is None or isinstance(workload, Workload | Mapping):
+        return [workload]
+    if not isinstance(workload, list | tuple) or not workload:
+        raise WorkloadError(
+            f"workload={workload!r} names no call; give a Workload, a dict of call arguments, or a list of those"
+        )
+    return list(workload)
+
+
+def _resolved(
+    pipe: Any, given: Workload | Mapping[str, Any] | None, example: dict[str, Any], calls: int
+) -> tuple[Workload, dict[str, Any]]:
+    """The workload, and the arguments of a call that has it."""
+    if isinstance(given, Workload):
+        inputs = resolve_workload(pipe, example).inputs
+        workload = resolve_workload(pipe, given, calls=calls).model_copy(update={"inputs": given.inputs | inputs})
+        return workload, call_arguments(pipe, workload, example)
+    real = example | dict(given or {})
+    workload = resolve_workload(pipe, real, calls=calls)
+    return workload, call_arguments(pipe, workload, real)

@@ -1,0 +1,80 @@
+"""Remembering searches: a hit does no tracing and no search.
+
+Only unrestricted searches of one workload are kept: a front answers any cap and any lane, but not a lever that was fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from autotune.flow.job import Job
+from autotune.probe import catalog
+from autotune.records.device import Device
+from autotune.records.front import Front
+from autotune.records.profile import Profile
+from autotune.records.workload import Workload
+from autotune.store.bundled import directories
+from autotune.store.key import hash_options, hash_workload, profile_key, versions
+from autotune.store.profiles import ProfileStore
+
+__all__ = ["open_store", "recall_by_source", "recalled"]
+
+Profiles = str | Path | bool | None
+
+
+def open_store(profiles: Profiles) -> ProfileStore | None:
+    """The store for `profiles=`: a folder, None for the usual folders, False for none at all."""
+    if profiles is False:
+        return None
+    return ProfileStore(*directories(None if profiles in {None, True} else profiles))  # type: ignore[arg-type]
+
+
+def recalled(store: ProfileStore | None, job: Job, search: Callable[[], Front]) -> Front:
+    """The front from a profile, or from `search`, which is then remembered."""
+    if store is None or len(job.workloads) != 1:
+        return search()
+    key = profile_key(
+        structural=job.model.structural_key,
+        gpu_slug=catalog.slug(job.device),
+        workload=job.largest,
+        options=_options(job.device, job.undo),
+    )
+    hit = store.find(key)
+    if hit is not None:
+        return _here(hit.front, job.device, job.model.name)
+    front = search()
+    aliases = (job.model.source_key,) if job.model.source_key else ()
+    neutral = front.model_copy(update={"device": _portable(front.device)})
+    store.save(Profile(key=key, aliases=aliases, versions=versions(), front=neutral), label=job.model.name)
+    return front
+
+
+def recall_by_source(
+    store: ProfileStore | None, *, source_key: str, device: Device, workload: Workload, undo: bool, name: str
+) -> Front | None:
+    """The front of a model that need not even be built; None if no profile has it."""
+    if store is None:
+        return None
+    options = hash_options(_options(device, undo))
+    hit = store.find_alias(source_key, catalog.slug(device), hash_workload(workload), options)
+    return None if hit is None else _here(hit.front, device, name)
+
+
+def _options(device: Device, undo: bool) -> Mapping[str, Any]:
+    """What changes a front besides model, card and call. The link decides what offloading costs."""
+    return {"undo": undo, "link": [device.pcie_generation, device.pcie_width]}
+
+
+def _here(front: Front, device: Device, name: str) -> Front:
+    return front.model_copy(update={"device": device, "model": name})
+
+
+def _portable(device: Device) -> Device:
+    """The device without what is true of this moment only."""
+    return device.model_copy(
+        update={"free_bytes": None, "driver": None, "power_limit_w": None, "torch_device": "cuda:0"}
+        if device.kind == "cuda"
+        else {"free_bytes": None}
+    )

@@ -1,0 +1,53 @@
+"""What was chosen, why, and what it is expected to cost: one record, for a terminal, a notebook or a program."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from autotune.records.base import Record
+from autotune.records.device import Device
+from autotune.records.front import Candidate
+from autotune.records.host import Host
+from autotune.records.workload import Workload
+
+__all__ = ["Explanation"]
+
+
+class Explanation(Record):
+    """A plan in its circumstances. `str()` is text, notebooks show a table, `model_dump_json()` is for programs."""
+
+    state: Literal["as it is", "planned", "optimised"]
+    """Whether the pipeline runs so already, could, or was left alone."""
+    model: str
+    """Name of the model."""
+    workload: Workload
+    """The call."""
+    device: Device
+    """Where it runs."""
+    host: Host | None = None
+    """The machine around the device; None when planning for a card that is not here."""
+    cap_bytes: int
+    """What the process may take of the device."""
+    cap_note: str = ""
+    """How the cap came about, where that needs saying."""
+    chosen: Candidate
+    """The plan and its estimate."""
+    compared: Candidate | None = None
+    """What one would do without autotune."""
+    advice: tuple[str, ...] = ()
+    """What would buy more."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the plan stays under the cap, its error bar included."""
+        return self.chosen.fits(self.cap_bytes, None)
+
+    def __str__(self) -> str:
+        from autotune.report.text import explanation_text
+
+        return explanation_text(self)
+
+    def _repr_html_(self) -> str:
+        from autotune.report.html import explanation_html
+
+        return explanation_html(self)

@@ -1,0 +1,127 @@
+"""The tool's words: five lines that fit a terminal, and a longer account by phase and lever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autotune.records.device import Device
+from autotune.records.estimate import Estimate
+from autotune.records.front import Candidate
+from autotune.records.plan import Plan
+from autotune.report.explanation import Explanation
+from autotune.units import both_sizes, duration, size
+
+__all__ = ["explanation_text", "five_lines", "lever_words", "plan_words"]
+
+_SHORT = {"encoding": "encode", "denoising": "denoise", "decoding": "decode"}
+
+
+def five_lines(explained: Explanation) -> list[str]:
+    """What was planned, what to expect, what it is compared with, what would buy more."""
+    lines = [_headline(explained), f"plan    {plan_words(explained.chosen.plan)}", f"expect  {_expected(explained)}"]
+    if explained.compared is not None and not explained.compared.plan.same_as(explained.chosen.plan):
+        lines.append(f"against {_against(explained.compared, explained.cap_bytes)}")
+    lines += [f"more    {advice}" for advice in explained.advice[:1]]
+    return lines
+
+
+def explanation_text(explained: Explanation) -> str:
+    """The five lines, then bytes and seconds by phase and the reason of each lever."""
+    estimate = explained.chosen.estimate
+    lines = [*five_lines(explained)]
+    if explained.state == "as it is":
+        verdict = "fits" if explained.fits else "will not fit"
+        cap = size(explained.cap_bytes)
+        lines.insert(1, f"as it is now: {size(estimate.process_bytes)}, {verdict} (cap {cap})")
+    if explained.cap_note:
+        lines.append(f"cap     {explained.cap_note}")
+    lines.append("")
+    lines += _phase_table(estimate)
+    reasons = explained.chosen.plan.reasons
+    if reasons:
+        lines.append("")
+        lines += [f"  {name:<12} {lever_words(name, value):<22} {reasons.get(name, '')}".rstrip()
+                  for name, value in explained.chosen.plan.values.items()]  # fmt: skip
+    lines += [f"  note: {note}" for note in (*estimate.notes, *explained.device.notes)]
+    lines += [f"  more: {advice}" for advice in explained.advice[1:]]
+    return "\n".join(lines)
+
+
+def plan_words(plan: Plan) -> str:
+    """A plan in a few words: `fp16, text encoders and UNet take turns on the card, VAE in 512-pixel tiles`."""
+    words = [lever_words(name, value) for name, value in plan.changes.items()]
+    return ", ".join(words) or "as it is, everything on the device"
+
+
+def lever_words(name: str, value: Any) -> str:
+    """One lever's value in words."""
+    if name == "dtype":
+        return {"float16": "fp16", "bfloat16": "bf16"}.get(value, "precision as it is")
+    if name == "tf32":
+        return "TF32" if value else "no TF32"
+    if name == "attention":
+        return "fused attention" if value == "sdpa" else "attention as it is"
+    if name == "vae_slicing":
+        return "VAE one image at a time" if value else "VAE unsliced"
+    if name == "vae_tiling":
+        return f"VAE in {value}-pixel tiles" if value is not False else "VAE untiled"
+    return {"none": "everything resident", "model": "model offload", "sequential": "sequential offload"}[value]
+
+
+def device_words(device: Device) -> str:
+    """Name and memory: `NVIDIA GeForce RTX 3060, 11.2 of 12.9 GB free`."""
+    if device.free_bytes is None:
+        return f"{device.name}, {size(device.total_bytes)}"
+    return f"{device.name}, {device.free_bytes / 1e9:.1f} of {size(device.total_bytes)} free"
+
+
+def _headline(explained: Explanation) -> str:
+    parts = [f"{explained.model} {explained.workload.label}", device_words(explained.device)]
+    if explained.host is not None and explained.device.kind != "cpu":
+        parts.append(f"RAM {size(explained.host.ram_available_bytes)} free")
+    return " | ".join(parts)
+
+
+def _expected(explained: Explanation) -> str:
+    estimate = explained.chosen.estimate
+    peak = estimate.peak_phase
+    bars = f"+-{size(estimate.margin_bytes)}, +-{estimate.latency_margin:.0%}, {_source(estimate)}"
+    return (
+        f"peak {size(estimate.process_bytes)} in {_SHORT[peak.name]} (cap {size(explained.cap_bytes)}), "
+        f"RAM {size(estimate.host_ram_bytes)}, {_times(estimate)}   ({bars})"
+    )
+
+
+def _times(estimate: Estimate) -> str:
+    encode, decode = estimate.phase("encoding").compute_s, estimate.phase("decoding").compute_s
+    denoise = estimate.phase("denoising").compute_s
+    return (
+        f"{duration(estimate.latency_s)} = encode {duration(encode)} + {estimate.steps} x "
+        f"{duration(denoise / estimate.steps)} + decode {duration(decode)} + moves {duration(estimate.transfer_s)}"
+    )
+
+
+def _source(estimate: Estimate) -> str:
+    return {"catalogue": "simulated from the catalogue", "calibrated": "simulated, calibrated here"}.get(
+        estimate.source, estimate.source
+    )
+
+
+def _against(compared: Candidate, cap_bytes: int) -> str:
+    call = {"model": "enable_model_cpu_offload()", "none": "everything on the card"}.get(
+        compared.plan.offload, "enable_sequential_cpu_offload()"
+    )
+    estimate = compared.estimate
+    verdict = "" if compared.fits(cap_bytes, None) else ", over the cap"
+    return f"{call}: {size(estimate.process_bytes)}{verdict}, {duration(estimate.latency_s)}"
+
+
+def _phase_table(estimate: Estimate) -> list[str]:
+    header = f"  {'phase':<10} {'peak':>22} {'weights':>9} {'activations':>12} {'workspace':>10} {'overhead':>9} {'time':>11}  at"
+    rows = [
+        f"  {phase.name:<10} {both_sizes(phase.peak_bytes):>22} {size(phase.weights_bytes):>9} "
+        f"{size(phase.activations_bytes):>12} {size(phase.workspace_bytes):>10} {size(phase.overhead_bytes):>9} "
+        f"{duration(phase.latency_s):>11}  {phase.moment}"
+        for phase in estimate.phases
+    ]
+    return [header, *rows]

@@ -1,0 +1,57 @@
+"""From what a person types to a pipeline on the meta device: a zoo name, a folder of configurations, or a hub id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from autotune.errors import PipelineError
+from autotune.zoo.recipes import find, names
+
+__all__ = ["Located", "locate"]
+
+
+class Located(NamedTuple):
+    """A model that was found and built without weights."""
+
+    pipe: Any
+    name: str
+    source_key: str
+
+
+def locate(model: str | Path) -> Located:
+    """Builds the model on the meta device.
+
+    Raises:
+        PipelineError: neither a zoo name nor a folder nor a hub id that can be reached; says what would work.
+
+    >>> locate("sd15").pipe.unet.device.type
+    'meta'
+    """
+    text = str(model)
+    recipe = find(text)
+    if recipe is not None:
+        from autotune.zoo.build import build
+
+        return Located(build(recipe), recipe.name, recipe.source_key)
+    if Path(text).is_dir():
+        return _folder(Path(text), Path(text).resolve().name)
+    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
+        from autotune.zoo.hub import download
+
+        return _folder(download(text), text)
+    raise PipelineError(
+        f"no model {text!r}: it is no folder here, and the zoo holds {', '.join(names())}; "
+        "a hub id has the form owner/name"
+    )
+
+
+def _folder(path: Path, name: str) -> Located:
+    from autotune.zoo.folder import build_folder, read, source_key
+
+    sources = read(path)
+    pipe = build_folder(sources)
+    stated = {str(part.dtype).removeprefix("torch.") for part in pipe.components.values() if hasattr(part, "dtype")}
+    if len(stated) > 1:  # loaded as found, encoders in half precision and the rest in fp32 do not run together
+        pipe = build_folder(sources, dtype=next(name for name in ("bfloat16", "float16", "float32") if name in stated))
+    return Located(pipe, name, source_key(sources))
