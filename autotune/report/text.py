@@ -117,7 +117,8 @@ def _against(compared: Candidate, cap_bytes: int) -> str:
 
 
 def _phase_table(estimate: Estimate) -> list[str]:
-    header = f"  {'phase':<10} {'peak':>22} {'weights':>9} {'activations':>12} {'workspace':>10} {'overhead':>9} {'time':>11}  at"
+    titles = f"{'peak':>22} {'weights':>9} {'activations':>12} {'workspace':>10} {'overhead':>9} {'time':>11}"
+    header = f"  {'phase':<10} {titles}  at"
     rows = [
         f"  {phase.name:<10} {both_sizes(phase.peak_bytes):>22} {size(phase.weights_bytes):>9} "
         f"{size(phase.activations_bytes):>12} {size(phase.workspace_bytes):>10} {size(phase.overhead_bytes):>9} "
