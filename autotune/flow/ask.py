@@ -1,4 +1,7 @@
-"""The question in all its parts, checked once, and the front that answers it."""
+"""The question in all its parts, checked once, and the front that answers it.
+
+What traces is imported where it is needed: a profile is found without torch.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,7 @@ from autotune.errors import PlanError, nearest
 from autotune.flow.budget import Budget, budget_for
 from autotune.flow.choose import advice, choose
 from autotune.flow.job import Job, Progress, WorkloadLike, job_for
-from autotune.flow.planning import front_of
 from autotune.flow.recall import Profiles, open_store, recall_by_source, recalled
-from autotune.flow.shrink import nearest_fit
 from autotune.probe import catalog
 from autotune.probe.gpu import local_device
 from autotune.probe.host import host as probe_host
@@ -84,6 +85,8 @@ def answer(question: Question) -> tuple[Explanation, Front]:
     front = front_for(question, device)
 
     def smaller(plan: Plan, cap_bytes: int) -> Workload | None:
+        from autotune.flow.shrink import nearest_fit
+
         return nearest_fit(job_of(question, device), plan, cap_bytes)
 
     chosen = choose(front, budget, quality=question.quality, objective=question.objective, nearest=smaller)
@@ -97,6 +100,8 @@ def front_for(question: Question, device: Device | None = None) -> Front:
     known = _without_building(question, device, store)
     if known is not None:
         return known
+    from autotune.flow.planning import front_of
+
     job = job_of(question, device)
     return recalled(store, job, lambda: front_of(job, keep=question.keep, forbid=question.forbid))
 

@@ -23,7 +23,7 @@ from autotune.errors import WorkloadError
 from autotune.records.estimate import PhaseName
 from autotune.records.trace import Segment, Trace
 from autotune.trace.record import Borders, Recorder, Tape
-from autotune.trace.shortcuts import shorten_blend, shorten_module
+from autotune.trace.shortcuts import Shortcuts
 from autotune.trace.twin import UntraceableError, born, networks, own_tensors, set_precision, twin_of
 
 __all__ = ["Session"]
@@ -64,6 +64,7 @@ class Session:
     def __init__(self, pipe: Any, *, denoisers: frozenset[str]) -> None:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._recorder = Recorder()
+        self._shortcuts = Shortcuts(self._recorder, self._mode)
         self._denoisers = denoisers
         self._depth = 0
         self._cuts: list[_Cut] = []
@@ -131,6 +132,7 @@ class Session:
 
     def _start(self) -> None:
         self._recorder.cut()
+        self._shortcuts.forget_signatures()
         self._cuts, self._weights, self._failed_in, self._depth = [], {}, "", 0
         for part in self._parts.values():
             for module in part.modules():
@@ -148,9 +150,7 @@ class Session:
 
     def _wrap(self, name: str, part: torch.nn.Module) -> None:
         """Puts the recorder's hooks on the twin's component."""
-        offloads_buffers = (
-            len(part._parameters) > 0
-        )  # diffusers/pipelines/pipeline_utils.py enable_sequential_cpu_offload
+        offloads_buffers = len(part._parameters) > 0  # pipeline_utils.py enable_sequential_cpu_offload
         blocks = {id(child) for m in part.modules() if isinstance(m, torch.nn.ModuleList) for child in m}
         for path, module in part.named_modules():
             module.__dict__["to"] = self._caster(name, module)
@@ -158,12 +158,13 @@ class Session:
             if path and (id(module) in blocks or any(True for _ in own_tensors(module))):
                 self._hook(full, module, offloads_buffers)
         if hasattr(part, "decode"):
-            for child in (getattr(part, "encoder", None), getattr(part, "decoder", None)):
-                if isinstance(child, torch.nn.Module):
-                    shorten_module(child, self._recorder, self._mode)
+            blocks |= {id(part._modules[name]) for name in ("encoder", "decoder") if name in part._modules}
             for blend in ("blend_v", "blend_h", "blend_t"):
                 if hasattr(part, blend):
-                    part.__dict__[blend] = shorten_blend(getattr(part, blend), self._recorder)
+                    part.__dict__[blend] = self._shortcuts.shorten_blend(getattr(part, blend))
+        for path, module in part.named_modules():
+            if id(module) in blocks:
+                self._shortcuts.shorten(module, f"{name}.{path}")
         for method in _METHODS:
             if callable(getattr(part, method, None)):
                 part.__dict__[method] = self._inside(name, method, getattr(part, method), offloads_buffers)
@@ -216,6 +217,7 @@ class Session:
             wanted = (*args, *kwargs.values())
             dtype = next((arg for arg in wanted if isinstance(arg, torch.dtype)), None)
             if dtype is not None:
+                self._shortcuts.forget_signatures()
                 with self._recorder.pause():
                     set_precision(module, self._mode, dtype)
                 for part in module.modules():

@@ -50,7 +50,9 @@ def born(mode: FakeTensorMode, tensor: torch.Tensor, dtype: torch.dtype | None =
     """A fake on the CPU with the shape and strides of `tensor`."""
     with mode:
         fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype or tensor.dtype, device="cpu")
-    return torch.nn.Parameter(fake, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else fake
+    if isinstance(tensor, torch.nn.Parameter):
+        fake._is_param = True  # what torch.nn.Parameter.__new__ does for subclasses
+    return fake
 
 
 def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:
