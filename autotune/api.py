@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from autotune.errors import PlanError
 from autotune.flow.ask import Question, answer, front_for, job_of
-from autotune.flow.budget import budget_for
+from autotune.flow.budget import budget_for, held_by
 from autotune.flow.job import WorkloadLike
 from autotune.flow.planning import as_it_is
 from autotune.flow.recall import Profiles
@@ -39,9 +39,9 @@ def optimize(
     example: Mapping[str, Any] | None = None,
     calls: int = 1,
     quality: Quality = "near",
-    allow: Sequence[str] = (),
+    allow: str | Sequence[str] = (),
     keep: Mapping[str, Any] | None = None,
-    forbid: Sequence[str] = (),
+    forbid: str | Sequence[str] = (),
     objective: Objective = "latency",
     plan: Plan | None = None,
     device: str | None = None,
@@ -87,7 +87,7 @@ def optimize(
         return apply(pipe, plan, device=device, workload=workload, undo=undo)
     question = Question(
         pipe, max_vram=max_vram, max_ram=max_ram, workload=workload, example=example, calls=calls, quality=quality,
-        allow=tuple(allow), keep=keep, forbid=tuple(forbid), objective=objective, profiles=profiles, undo=undo, device=device,
+        allow=allow, keep=keep, forbid=forbid, objective=objective, profiles=profiles, undo=undo, device=device,
     )  # fmt: skip
     require_pipeline(pipe)
     with _as_it_was(pipe):
@@ -133,9 +133,9 @@ def plan(
     example: Mapping[str, Any] | None = None,
     calls: int = 1,
     quality: Quality = "near",
-    allow: Sequence[str] = (),
+    allow: str | Sequence[str] = (),
     keep: Mapping[str, Any] | None = None,
-    forbid: Sequence[str] = (),
+    forbid: str | Sequence[str] = (),
     objective: Objective = "latency",
     device: str | None = None,
     profiles: Profiles = None,
@@ -158,7 +158,7 @@ def plan(
     """
     question = Question(
         pipe_or_model, gpu=gpu, max_vram=max_vram, max_ram=max_ram, workload=workload, example=example, calls=calls,
-        quality=quality, allow=tuple(allow), keep=keep, forbid=tuple(forbid), objective=objective, device=device,
+        quality=quality, allow=allow, keep=keep, forbid=forbid, objective=objective, device=device,
         profiles=profiles, undo=undo,
     )  # fmt: skip
     with _as_it_was(pipe_or_model, for_good=True):
@@ -172,9 +172,9 @@ def explore(
     workload: WorkloadLike = None,
     example: Mapping[str, Any] | None = None,
     calls: int = 1,
-    allow: Sequence[str] = (),
+    allow: str | Sequence[str] = (),
     keep: Mapping[str, Any] | None = None,
-    forbid: Sequence[str] = (),
+    forbid: str | Sequence[str] = (),
     device: str | None = None,
     profiles: Profiles = None,
     undo: bool = True,
@@ -189,8 +189,8 @@ def explore(
     'sequential'
     """
     question = Question(
-        pipe_or_model, gpu=gpu, workload=workload, example=example, calls=calls, allow=tuple(allow), keep=keep,
-        forbid=tuple(forbid), device=device, profiles=profiles, undo=undo,
+        pipe_or_model, gpu=gpu, workload=workload, example=example, calls=calls, allow=allow, keep=keep,
+        forbid=forbid, device=device, profiles=profiles, undo=undo,
     )  # fmt: skip
     with _as_it_was(pipe_or_model, for_good=True):
         return front_for(question)
@@ -217,7 +217,8 @@ def explain(
         return story
     place = catalog.card(gpu) if gpu is not None else local_device(device)
     host = None if gpu is not None else probe_host()
-    budget = budget_for(place, host, max_vram=max_vram, max_ram=None)
+    held = held_by(pipe_or_model, place)
+    budget = budget_for(place, host, max_vram=max_vram, max_ram=None, held=held)
     job = job_of(Question(pipe_or_model, gpu=gpu, device=device, workload=workload, example=example), place)
     return Explanation(
         state="as it is" if handle is None else "optimised",

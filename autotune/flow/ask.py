@@ -5,13 +5,15 @@ What traces is imported where it is needed: a profile is found without torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from autotune.errors import PlanError, nearest
-from autotune.flow.budget import Budget, budget_for
+from autotune.flow.budget import Budget, budget_for, held_by
 from autotune.flow.choose import advice, choose
 from autotune.flow.job import Job, Progress, WorkloadLike, job_for
 from autotune.flow.recall import Profiles, open_store, recall_by_source, recalled
@@ -44,9 +46,9 @@ class Question:
     example: Mapping[str, Any] | None = None
     calls: int = 1
     quality: Quality = "near"
-    allow: tuple[str, ...] = ()
+    allow: str | Sequence[str] = ()
     keep: Mapping[str, Any] | None = None
-    forbid: tuple[str, ...] = ()
+    forbid: str | Sequence[str] = ()
     objective: Objective = "latency"
     profiles: Profiles = None
     undo: bool = True
@@ -55,9 +57,10 @@ class Question:
     def __post_init__(self) -> None:
         _one_of("quality", self.quality, LANES)
         _one_of("objective", self.objective, _OBJECTIVES)
-        for name in (*(self.keep or {}), *self.forbid):
+        for name in (*(self.keep or {}), *names_of(self.forbid)):
             _one_of("lever", name, LEVERS)
-        for name in self.allow:
+        _check_values(self.keep or {})
+        for name in names_of(self.allow):
             raise PlanError(
                 f"allow={{{name!r}}}: there is no approximation of that name; none is built in yet, leave allow out"
             )
@@ -81,7 +84,8 @@ def answer(question: Question) -> tuple[Explanation, Front]:
         AutotuneError: any of them; nothing has been changed.
     """
     device, host = _place(question)
-    budget = budget_for(device, host, max_vram=question.max_vram, max_ram=question.max_ram)
+    held = held_by(question.model, device)
+    budget = budget_for(device, host, max_vram=question.max_vram, max_ram=question.max_ram, held=held)
     front = front_for(question, device)
 
     def smaller(plan: Plan, cap_bytes: int) -> Workload | None:
@@ -103,7 +107,7 @@ def front_for(question: Question, device: Device | None = None) -> Front:
     from autotune.flow.planning import front_of
 
     job = job_of(question, device)
-    return recalled(store, job, lambda: front_of(job, keep=question.keep, forbid=question.forbid))
+    return recalled(store, job, lambda: front_of(job, keep=question.keep, forbid=names_of(question.forbid)))
 
 
 def job_of(question: Question, device: Device) -> Job:
@@ -184,6 +188,20 @@ def _explained(front: Front, chosen: Candidate, budget: Budget, host: Host | Non
         compared=front.baseline,
         advice=advice(front, chosen, budget, quality),
     )
+
+
+def names_of(given: str | Sequence[str]) -> tuple[str, ...]:
+    """One name or several."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _check_values(keep: Mapping[str, Any]) -> None:
+    for name, value in keep.items():
+        try:
+            Plan(**{name: value})
+        except ValidationError as error:
+            wanted = "; ".join(problem["msg"] for problem in error.errors(include_url=False))
+            raise PlanError(f"keep={{{name!r}: {value!r}}} is no value of this lever: {wanted}") from error
 
 
 def _one_of(what: str, value: Any, known: tuple[str, ...]) -> None:

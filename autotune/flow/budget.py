@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from autotune.records.base import Record
 from autotune.records.device import Device
 from autotune.records.host import Host
 from autotune.units import parse_bytes, size
 
-__all__ = ["Budget", "budget_for"]
+__all__ = ["Budget", "Held", "budget_for", "held_by"]
 
 
 class Budget(Record):
@@ -21,7 +23,33 @@ class Budget(Record):
     """How a cap was clamped, in one line."""
 
 
-def budget_for(device: Device, host: Host | None, *, max_vram: str | int | None, max_ram: str | int | None) -> Budget:
+class Held(NamedTuple):
+    """What a pipeline's weights take already: not free, but a plan may use it."""
+
+    device_bytes: int
+    ram_bytes: int
+
+
+def held_by(pipe: Any, device: Device) -> Held:
+    """What the weights of a pipeline take now; a model that is only a name holds nothing."""
+    parts = getattr(pipe, "components", {}).values()
+    networks = [part for part in parts if callable(getattr(part, "parameters", None))]
+    weights = {id(tensor): tensor for part in networks for tensor in (*part.parameters(), *part.buffers())}
+    sizes = {"cuda": 0, "cpu": 0}
+    for tensor in weights.values():
+        if tensor.device.type in sizes:
+            sizes[tensor.device.type] += tensor.numel() * tensor.itemsize
+    return Held(sizes[device.kind], sizes["cpu"])
+
+
+def budget_for(
+    device: Device,
+    host: Host | None,
+    *,
+    max_vram: str | int | None,
+    max_ram: str | int | None,
+    held: Held = Held(0, 0),  # noqa: B008 - immutable
+) -> Budget:
     """The caps for a device; `host` is None when planning for a card that is not here.
 
     A cap above the card, or above what is free now, is clamped. Without one, all that is free may be used: every estimate
@@ -32,11 +60,12 @@ def budget_for(device: Device, host: Host | None, *, max_vram: str | int | None,
     """
     asked = None if max_vram is None else parse_bytes(max_vram, name="max_vram")
     asked_ram = None if max_ram is None else parse_bytes(max_ram, name="max_ram")
-    there = device.total_bytes if device.free_bytes is None else min(device.free_bytes, device.total_bytes)
-    what = f"{device.name} has" if device.free_bytes is None else f"{device.name} has free"
+    there, what = device.total_bytes, f"{device.name} has"
+    if device.free_bytes is not None:
+        there, what = min(device.free_bytes + held.device_bytes, device.total_bytes), f"{device.name} has free"
     note = ""
     if asked is not None and asked > there:
         note = f"max_vram={size(asked)} is more than {what} ({size(there)}): planned for {size(there)}"
-    free_ram = None if host is None else host.ram_available_bytes
+    free_ram = None if host is None else host.ram_available_bytes + held.ram_bytes
     ram = asked_ram if free_ram is None else min(asked_ram or free_ram, free_ram)
     return Budget(vram_bytes=there if asked is None else min(asked, there), ram_bytes=ram, note=note)

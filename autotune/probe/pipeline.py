@@ -29,6 +29,8 @@ _ROLES_BY_NAME: dict[str, Role] = {
     "safety_checker": "safety_checker",
 }
 
+_INDISPENSABLE = ("denoiser", "vae")  # without a text encoder one can still pass `prompt_embeds`
+
 
 def require_pipeline(pipe: Any) -> None:
     """Refuses what cannot be planned for.
@@ -45,17 +47,21 @@ def require_pipeline(pipe: Any) -> None:
         )
     if not isinstance(pipe, DiffusionPipeline):
         raise PipelineError(
-            f"expected a diffusers DiffusionPipeline, got {found}; "
-            "pass the pipeline itself, for example StableDiffusionPipeline.from_pretrained(...)"
+            f"expected a diffusers DiffusionPipeline, got {found}; pass the pipeline itself, for example "
+            "StableDiffusionPipeline.from_pretrained(...); autotune.plan and autotune.explore also take a model's name"
         )
-    _, optional = type(pipe)._get_signature_types(), set(pipe._optional_components)
+    optional = set(pipe._optional_components)
     wanted = [name for name in pipe.config if not name.startswith("_") and _is_component(pipe.config[name])]
-    missing = [name for name in wanted if getattr(pipe, name, None) is None and name not in optional]
-    declared = [name for name in wanted if pipe.config[name] == (None, None) and name not in optional]
-    if missing or declared:
-        names = ", ".join(sorted({*missing, *declared}))
+    missing = [
+        name
+        for name in wanted
+        if name not in pipe.__dict__
+        or (pipe.__dict__[name] is None and name not in optional and _ROLES_BY_NAME.get(name) in _INDISPENSABLE)
+    ]
+    if missing:
+        names = ", ".join(missing)
         raise PipelineError(
-            f"{found} lacks {names}; load the pipeline with all its components, or set pipe.{names.split(', ')[0]}"
+            f"{found} lacks {names}; load the pipeline with all its components, or set pipe.{missing[0]}"
         )
 
 

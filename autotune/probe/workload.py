@@ -78,13 +78,14 @@ def missing_inputs(pipe: Any, call: Mapping[str, Any]) -> list[str]:
 
 
 def _parameters(pipe: Any) -> dict[str, inspect.Parameter]:
-    return {name: p for name, p in inspect.signature(type(pipe).__call__).parameters.items() if name != "self"}
+    """Named arguments of the pipeline's call; `**kwargs` is not one: diffusers keeps it for deprecated names."""
+    known = inspect.signature(type(pipe).__call__).parameters
+    return {name: p for name, p in known.items() if name != "self" and p.kind is not inspect.Parameter.VAR_KEYWORD}
 
 
 def _from_call(pipe: Any, call: dict[str, Any], parameters: Mapping[str, inspect.Parameter]) -> Workload:
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     for name in call:
-        if name not in parameters and not open_ended:
+        if name not in parameters:
             raise WorkloadError(
                 f"{type(pipe).__name__} takes no argument {name!r}; nearest: {nearest(name, list(parameters))}"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -30,7 +30,7 @@ class Plan(Record):
     """Attention processors: as they are, or torch's fused `scaled_dot_product_attention`."""
     vae_slicing: bool = False
     """Decode a batch one image at a time."""
-    vae_tiling: Literal[False] | int = Field(default=False)
+    vae_tiling: Literal[False] | Annotated[int, Field(gt=0, strict=True)] = False
     """Decode in overlapping tiles with this edge in pixels; False decodes the image whole."""
     offload: Literal["none", "model", "sequential"] = "none"
     """Where weights wait: on the card, in RAM by component, or in RAM by leaf module."""

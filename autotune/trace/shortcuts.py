@@ -146,7 +146,7 @@ class Shortcuts:
                     -1 if number is None else number,
                     tuple(leaf.shape),
                     tuple(leaf.stride()),
-                    leaf.storage_offset(),
+                    int(leaf.storage_offset()),
                     leaf.dtype,
                 )
             )

@@ -1,0 +1,80 @@
+"""`autotune probe`: what this machine is, as autotune sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autotune.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from autotune.records.device import Device
+    from autotune.records.host import Host
+
+__all__ = ["probe"]
+
+
+def probe(*, as_json: AsJson = False) -> None:
+    """Devices, memory and packages of this machine."""
+    from autotune import __version__
+    from autotune.cli.payload import print_json
+    from autotune.probe.gpu import devices, local_device, unsupported
+    from autotune.probe.host import host, name_clash
+
+    cards, here, machine, clash, others = devices(), local_device(), host(), name_clash(), unsupported()
+    if not as_json:
+        _show(cards, here, machine, [*([clash] if clash else []), *others])
+        return
+    print_json(
+        {
+            "autotune": __version__,
+            "devices": [card.model_dump(mode="json") for card in cards],
+            "used": here.model_dump(mode="json"),
+            "host": machine.model_dump(mode="json"),
+            "name_clash": clash,
+            "unsupported": others,
+        }
+    )
+
+
+def _show(cards: list[Device], here: Device, machine: Host, sentences: list[str]) -> None:
+    from autotune.cli.show import page, say, show_table
+    from autotune.units import size
+
+    console = page()
+    show_table(
+        console,
+        "Devices; > is the one that is used here",
+        ("", "device", "name", "compute", ">memory", ">free", "formats", "link", ">power", "driver", "facts"),
+        (_row(device, here) for device in (cards if here.kind == "cuda" else [*cards, here])),
+        bold=here.torch_device,
+    )
+    say(
+        console,
+        f"host: {machine.os}{' (WSL)' if machine.wsl else ''}, {machine.cores} cores, "
+        f"RAM {size(machine.ram_available_bytes)} of {size(machine.ram_total_bytes)} free"
+        + (" (container limit)" if machine.cgroup_limit_bytes is not None else ""),
+    )
+    say(console, "packages: " + ", ".join(f"{name} {version}" for name, version in machine.packages.items()))
+    notes = {note: None for device in (*cards, here) for note in device.notes}
+    for note in dict.fromkeys([*notes, *sentences]):
+        say(console, f"note: {note}")
+
+
+def _row(device: Device, here: Device) -> tuple[str, ...]:
+    from autotune.units import size
+
+    formats = {"tf32": device.supports_tf32, "bf16": device.supports_bf16, "fp8": device.fp8}
+    capability = device.compute_capability
+    return (
+        ">" if device.torch_device == here.torch_device else "",
+        device.torch_device,
+        device.name,
+        "" if capability is None else ".".join(map(str, capability)),
+        size(device.total_bytes),
+        "" if device.free_bytes is None else size(device.free_bytes),
+        " ".join(name for name, supported in formats.items() if supported),
+        "" if device.pcie_generation is None else f"PCIe {device.pcie_generation} x{device.pcie_width}",
+        "" if device.power_limit_w is None else f"{device.power_limit_w:.0f} W",
+        device.driver or "",
+        device.source,
+    )

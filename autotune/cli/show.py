@@ -1,0 +1,115 @@
+"""Records as tables for a person. Simulated figures carry the word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from autotune.report.text import five_lines, lever_words, plan_words
+from autotune.units import both_sizes, duration, size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from autotune.records.front import Front
+    from autotune.report.explanation import Explanation
+
+__all__ = ["page", "say", "show_explanation", "show_front", "show_table"]
+
+_WIDTH_IN_A_FILE = 160  # the widest table here; rich would cut it to 80 where no terminal tells a width
+
+
+def page() -> Console:
+    """Standard output."""
+    from rich.console import Console
+
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=_WIDTH_IN_A_FILE)
+
+
+def say(console: Console, line: str = "") -> None:
+    """One line as it is, never wrapped."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_explanation(console: Console, explained: Explanation) -> None:
+    """The five lines, then bytes and seconds by phase, then the levers with their reasons, then notes."""
+    estimate, plan = explained.chosen.estimate, explained.chosen.plan
+    for line in five_lines(explained):
+        say(console, line)
+    if explained.state == "as it is":
+        verdict = "fits" if explained.fits else "will not fit"
+        say(console, f"as it is now: {size(estimate.process_bytes)}, {verdict} (cap {size(explained.cap_bytes)})")
+    if explained.cap_note:
+        say(console, f"cap     {explained.cap_note}")
+    show_table(
+        console,
+        "Phases, simulated",
+        ("phase", ">peak", ">weights", ">activations", ">workspace", ">overhead", ">time", "at"),
+        (
+            (
+                phase.name,
+                both_sizes(phase.peak_bytes),
+                size(phase.weights_bytes),
+                size(phase.activations_bytes),
+                size(phase.workspace_bytes),
+                size(phase.overhead_bytes),
+                duration(phase.latency_s),
+                phase.moment,
+            )
+            for phase in estimate.phases
+        ),
+    )
+    show_table(
+        console,
+        "Levers",
+        ("lever", "value", "reason"),
+        ((name, lever_words(name, value), plan.reasons.get(name, "")) for name, value in plan.values.items()),
+    )
+    for note in (*estimate.notes, *explained.device.notes):
+        say(console, f"note: {note}")
+    for advice in explained.advice[1:]:
+        say(console, f"more: {advice}")
+
+
+def show_front(console: Console, front: Front, *, chosen: str | None = None) -> None:
+    """One row a plan, from the fastest to the smallest; `chosen` is marked."""
+    show_table(
+        console,
+        f"Pareto front, simulated: {len(front)} of {front.searched} plans that no other beats",
+        ("", "plan", "what it does", "quality", ">peak", ">needs", ">RAM", ">one call", ">one step", "peak in"),
+        (
+            (
+                ">" if candidate.plan.id == chosen else "",
+                candidate.plan.id,
+                plan_words(candidate.plan),
+                candidate.plan.lane,
+                size(candidate.estimate.process_bytes),
+                size(candidate.estimate.needed_bytes),
+                size(candidate.estimate.host_ram_bytes),
+                duration(candidate.estimate.latency_s),
+                duration(candidate.estimate.step_s),
+                candidate.estimate.peak_phase.name,
+            )
+            for candidate in front.candidates
+        ),
+        bold=chosen,
+    )
+
+
+def show_table(
+    console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, bold: str | None = None
+) -> None:
+    """A table. Columns that begin with ">" hold figures; the row that holds the cell `bold` stands out."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        figures = column.startswith(">")
+        table.add_column(column.removeprefix(">"), justify="right" if figures else "left", no_wrap=figures)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row), style="bold" if bold is not None and bold in row else None)
+    say(console)
+    console.print(table)
