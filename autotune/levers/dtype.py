@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.utils.weak import WeakIdKeyDictionary
 
 from autotune.errors import PlanError
 from autotune.levers import _upstream
@@ -47,8 +48,8 @@ class Dtype(Lever):
     def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
         if value == "as_is":
             return nothing
-        originals: list[tuple[dict[str, Any], str, torch.Tensor]] = []
-        lowered: dict[int, torch.Tensor] = {}
+        originals = _Originals() if undo else None
+        lowered = WeakIdKeyDictionary()  # ties stay ties; originals may go as we cast
         for part in _upstream.networks(subject.pipe).values():
             kept = _upstream.kept_in_fp32(part, _HALF[value])
             for path, module in part.named_modules():
@@ -56,16 +57,34 @@ class Dtype(Lever):
                     for name, tensor in table.items():
                         if tensor is None or tensor.dtype != torch.float32 or _is_kept(f"{path}.{name}", kept):
                             continue
-                        originals.append((table, name, tensor))
-                        if id(tensor) not in lowered:
-                            lowered[id(tensor)] = _cast(tensor, _HALF[value])
-                        table[name] = lowered[id(tensor)]
+                        if tensor not in lowered:
+                            lowered[tensor] = _cast(tensor, _HALF[value])
+                        table[name] = lowered[tensor]
+                        if originals is not None:
+                            originals.keep(table, name, tensor)
+        return originals.put_back if originals is not None else nothing
 
-        def put_back() -> None:
-            for table, name, tensor in reversed(originals):
-                table[name] = tensor
 
-        return put_back if undo else nothing
+class _Originals:
+    """Tensor objects that were replaced, waiting in RAM wherever they came from."""
+
+    def __init__(self) -> None:
+        self._places: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+        self._devices: list[tuple[torch.Tensor, torch.device]] = []
+
+    def keep(self, table: dict[str, Any], name: str, tensor: torch.Tensor) -> None:
+        """Remembers the object and frees what it takes of a card."""
+        self._places.append((table, name, tensor))
+        if tensor.device.type not in {"cpu", "meta"}:
+            self._devices.append((tensor, tensor.device))
+            tensor.data = tensor.data.to("cpu")
+
+    def put_back(self) -> None:
+        """The same objects in the same places on the same devices."""
+        for tensor, device in self._devices:
+            tensor.data = tensor.data.to(device)
+        for table, name, tensor in self._places:
+            table[name] = tensor
 
 
 def _has_fp32(pipe: Any) -> bool:

@@ -58,6 +58,7 @@ class Offload(Lever):
         except BaseException:
             before.put_back()
             raise
+        release_cache(device)
         return before.put_back
 
 
@@ -86,9 +87,18 @@ class _Placement:
         for table, held in self._tables:
             table.clear()
             table.update(held)
+        left = {tensor.device for tensor, device in self._devices.values() if tensor.device != device}
         for tensor, device in self._devices.values():
             if tensor.device != device:
                 tensor.data = tensor.data.to(device)
+        for device in left:
+            release_cache(device)
+
+
+def release_cache(device: torch.device) -> None:
+    """Gives the card's unused cached memory back: weights have moved, and the cap counts what is reserved."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _sequential_without_card(pipe: Any) -> None:
