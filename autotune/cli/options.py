@@ -105,10 +105,10 @@ def size_from(text: str | None) -> str | int | None:
 
 
 def kept(pairs: list[str] | None) -> dict[str, Any]:
-    """Levers to fix, by name; which names there are is for the question to say.
+    """Levers to fix, by name. Which names and values there are is for the question to say.
 
     Raises:
-        typer.BadParameter: no LEVER=VALUE, or a value of another type than the lever's.
+        typer.BadParameter: no LEVER=VALUE.
 
     >>> kept(["vae_tiling=512", "tf32=true", "offload=model"])
     {'vae_tiling': 512, 'tf32': True, 'offload': 'model'}
@@ -121,20 +121,7 @@ def kept(pairs: list[str] | None) -> dict[str, Any]:
                 f"{pair!r} is not LEVER=VALUE; write for example vae_tiling=false", param_hint="--keep"
             )
         values[name] = int(text) if text.isdecimal() else _WORDS.get(text.casefold(), text)
-        _refuse_other_types(name, values[name], pair)
     return values
-
-
-def _refuse_other_types(name: str, value: Any, pair: str) -> None:
-    from pydantic import ValidationError
-
-    from autotune.records.plan import LEVERS, Plan
-
-    try:
-        Plan.model_validate({name: value} if name in LEVERS else {})
-    except ValidationError as error:
-        problems = ", or ".join(problem["msg"] for problem in error.errors(include_url=False))
-        raise typer.BadParameter(f"{pair!r}: {problems}", param_hint="--keep") from error
 
 
 def profiles_from(folder: Path | None, *, none_at_all: bool) -> Path | Literal[False] | None:

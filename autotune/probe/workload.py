@@ -60,6 +60,8 @@ def call_arguments(pipe: Any, workload: Workload, given: Mapping[str, Any] | Non
         call["prompt"] = _PROMPT
     if "guidance_scale" in parameters and "guidance_scale" not in call and workload.guidance is False:
         call["guidance_scale"] = 1.0
+    if "strength" in parameters and "strength" not in call:
+        call["strength"] = parameters["strength"].default
     if _batch_of(call) != workload.batch:
         per_prompt = next((name for name in _PER_PROMPT if name in parameters), None)
         if per_prompt:
@@ -97,6 +99,8 @@ def _from_call(pipe: Any, call: dict[str, Any], parameters: Mapping[str, inspect
             raise WorkloadError(f"{field}={value!r} is not a positive whole number; write for example {field}=512")
     if isinstance(call.get("guidance_scale"), int | float):
         fields["guidance"] = call["guidance_scale"] > 1
+    if "height" not in parameters:
+        fields = _image_edges(call) | fields  # image-to-image works at the size of its input
     rest = {k: v for k, v in call.items() if k not in {*_FIELDS, *_PER_PROMPT, *_NOT_SHAPES} and v is not None}
     return Workload(
         batch=_batch_of(call),
@@ -104,6 +108,17 @@ def _from_call(pipe: Any, call: dict[str, Any], parameters: Mapping[str, inspect
         inputs={k: _outside(v) for k, v in rest.items() if not _is_scalar(v)},
         **fields,
     )
+
+
+def _image_edges(call: Mapping[str, Any]) -> dict[str, int]:
+    """Height and width in pixels of the first input image, a PIL image or a tensor `(..., height, width)`."""
+    image = next((call[name] for name in _INPUTS if call.get(name) is not None), None)
+    image = image[0] if isinstance(image, list | tuple) and image else image
+    if hasattr(image, "mode") and hasattr(image, "size"):
+        return {"width": image.size[0], "height": image.size[1]}
+    if hasattr(image, "shape") and len(image.shape) >= 3:
+        return {"height": int(image.shape[-2]), "width": int(image.shape[-1])}
+    return {}
 
 
 def _batch_of(call: Mapping[str, Any]) -> int:

@@ -79,6 +79,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Marks the tensor's storage as weights: not an activation."""
         self._adopt(tensor.untyped_storage(), _WEIGHT)
 
+    def begin(self) -> None:
+        """Starts a new recording: what is left over from earlier ones is no part of it, nor is its end."""
+        self.tape = Tape()
+        self._numbers = dict.fromkeys(self._numbers, _WEIGHT)
+
     def cut(self) -> Tape:
         """Ends the segment and starts the next."""
         tape, self.tape = self.tape, Tape()

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -83,7 +84,8 @@ class Session:
         Raises:
             WorkloadError: the pipeline refuses the arguments.
         """
-        recorded_steps = min(steps, _RECORDED_STEPS)
+        strength = call.get("strength") or 1.0  # image-to-image runs this share of its steps
+        recorded_steps = min(steps, ceil(_RECORDED_STEPS / strength))
         self._start()
         self._calls = []
         self.twin.__dict__["scheduler"] = copy.deepcopy(self._scheduler)
@@ -96,7 +98,7 @@ class Session:
                 with self._recorder, Borders(self._recorder):
                     self.twin(**arguments)
             except Exception as error:  # whatever the pipeline's code raises on a fake: reported, not hidden
-                if not any(cut.component for cut in self._cuts) and not self._failed_in:
+                if isinstance(error, ValueError | TypeError) and not self._failed_in:
                     raise WorkloadError(f"{type(self.twin).__name__} refuses this call: {error}") from error
                 untraced = self._unreached(error)
         if not self._failed_in:
@@ -106,7 +108,7 @@ class Session:
             weights=self._initial_weights,
             resident_buffers={name: _buffer_bytes(part) for name, part in self._parts.items()},
             weight_tensors={name: len(list(part.parameters())) for name, part in self._parts.items()},
-            denoiser_calls=self._denoiser_calls(recorded_steps, steps),
+            denoiser_calls=self._denoiser_calls(recorded_steps, steps, strength),
             untraced=untraced,
         )
 
@@ -131,7 +133,7 @@ class Session:
         return trace.replaced(component, fresh)
 
     def _start(self) -> None:
-        self._recorder.cut()
+        self._recorder.begin()
         self._shortcuts.forget_signatures()
         self._cuts, self._weights, self._failed_in, self._depth = [], {}, "", 0
         for part in self._parts.values():
@@ -248,11 +250,17 @@ class Session:
             segments.append(cut.tape.segment(cut.component, cut.method, phase, place, cut.weights))
         return tuple(segments)
 
-    def _denoiser_calls(self, recorded_steps: int, steps: int) -> int:
+    def _denoiser_calls(self, recorded_steps: int, steps: int, strength: float) -> int:
         """How often the denoiser is called in `steps` steps, from how often it was in those recorded."""
-        recorded = sum(cut.component in self._denoisers for cut in self._cuts)
+        if strength < 1:
+            done, wanted = int(recorded_steps * strength), int(steps * strength)
+            return round(self._recorded_calls() * wanted / done) if done else 0
+        recorded = self._recorded_calls()
         few, many = _timesteps(self._scheduler, recorded_steps), _timesteps(self._scheduler, steps)
         return round(recorded * many / few) if few and many else round(recorded * steps / recorded_steps)
+
+    def _recorded_calls(self) -> int:
+        return sum(cut.component in self._denoisers for cut in self._cuts)
 
 
 @dataclass(frozen=True)
