@@ -81,8 +81,9 @@ def _resolved(
 ) -> tuple[Workload, dict[str, Any]]:
     """The workload, and the arguments of a call that has it."""
     if isinstance(given, Workload):
-        inputs = resolve_workload(pipe, example).inputs
-        workload = resolve_workload(pipe, given, calls=calls).model_copy(update={"inputs": given.inputs | inputs})
+        seen, workload = resolve_workload(pipe, example), resolve_workload(pipe, given, calls=calls)
+        edges = {"height": workload.height or seen.height, "width": workload.width or seen.width}
+        workload = workload.model_copy(update={"inputs": given.inputs | seen.inputs, **edges})
         return workload, call_arguments(pipe, workload, example)
     real = example | dict(given or {})
     workload = resolve_workload(pipe, real, calls=calls)

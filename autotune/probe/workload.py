@@ -43,6 +43,8 @@ def resolve_workload(pipe: Any, given: Workload | Mapping[str, Any] | None, *, c
         default = parameters[argument].default if argument in parameters else None
         fallback = edge_px if argument in {"height", "width"} and argument in parameters else None
         updates[field] = value or (default if isinstance(default, int) else None) or fallback
+    if "height" not in parameters and isinstance(given, Mapping):
+        updates |= _image_edges(given)  # image-to-image works at the size of its input
     scale = parameters["guidance_scale"].default if "guidance_scale" in parameters else None
     if said.guidance is None and isinstance(scale, int | float):
         updates["guidance"] = scale > 1
@@ -99,8 +101,6 @@ def _from_call(pipe: Any, call: dict[str, Any], parameters: Mapping[str, inspect
             raise WorkloadError(f"{field}={value!r} is not a positive whole number; write for example {field}=512")
     if isinstance(call.get("guidance_scale"), int | float):
         fields["guidance"] = call["guidance_scale"] > 1
-    if "height" not in parameters:
-        fields = _image_edges(call) | fields  # image-to-image works at the size of its input
     rest = {k: v for k, v in call.items() if k not in {*_FIELDS, *_PER_PROMPT, *_NOT_SHAPES} and v is not None}
     return Workload(
         batch=_batch_of(call),
@@ -112,8 +112,9 @@ def _from_call(pipe: Any, call: dict[str, Any], parameters: Mapping[str, inspect
 
 def _image_edges(call: Mapping[str, Any]) -> dict[str, int]:
     """Height and width in pixels of the first input image, a PIL image or a tensor `(..., height, width)`."""
-    image = next((call[name] for name in _INPUTS if call.get(name) is not None), None)
-    image = image[0] if isinstance(image, list | tuple) and image else image
+    image: Any = next((call[name] for name in _INPUTS if call.get(name) is not None), None)
+    if isinstance(image, list | tuple) and image:
+        image = image[0]
     if hasattr(image, "mode") and hasattr(image, "size"):
         return {"width": image.size[0], "height": image.size[1]}
     if hasattr(image, "shape") and len(image.shape) >= 3:
