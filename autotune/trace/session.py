@@ -8,10 +8,7 @@ of the same shapes.
 from __future__ import annotations
 
 import copy
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, NamedTuple
@@ -23,14 +20,16 @@ from torch.utils._pytree import tree_map_only
 from autotune.errors import WorkloadError
 from autotune.records.estimate import PhaseName
 from autotune.records.trace import Segment, Trace
+from autotune.trace.quiet import quiet
 from autotune.trace.record import Borders, Recorder, Tape
 from autotune.trace.shortcuts import Shortcuts
-from autotune.trace.twin import UntraceableError, born, networks, own_tensors, set_precision, twin_of
+from autotune.trace.turns import denoiser_calls
+from autotune.trace.twin import UntraceableError, born, networks, own_tensors, twin_of
+from autotune.trace.weights import buffer_bytes, own_bytes, precision, weight_bytes
 
 __all__ = ["Session"]
 
 _METHODS = ("forward", "encode", "decode")
-_ALIGNMENT_BYTES = 512  # kMinBlockSize of the CUDA caching allocator, c10/cuda/CUDACachingAllocator.cpp
 _RECORDED_STEPS = 2
 
 
@@ -41,6 +40,7 @@ class _Call(NamedTuple):
     method: str
     args: Any
     kwargs: Any
+    precision: torch.dtype
 
 
 class _Cut(NamedTuple):
@@ -93,7 +93,7 @@ class Session:
         arguments = dict(call)
         if "num_inference_steps" in arguments:
             arguments["num_inference_steps"] = recorded_steps
-        with _quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
+        with quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
             try:
                 with self._recorder, Borders(self._recorder):
                     self.twin(**arguments)
@@ -106,9 +106,11 @@ class Session:
         return Trace(
             segments=self._segments(),
             weights=self._initial_weights,
-            resident_buffers={name: _buffer_bytes(part) for name, part in self._parts.items()},
+            resident_buffers={name: buffer_bytes(part) for name, part in self._parts.items()},
             weight_tensors={name: len(list(part.parameters())) for name, part in self._parts.items()},
-            denoiser_calls=self._denoiser_calls(recorded_steps, steps, strength),
+            denoiser_calls=denoiser_calls(
+                self._scheduler, self._recorded_calls(), recorded_steps=recorded_steps, steps=steps, strength=strength
+            ),
             untraced=untraced,
         )
 
@@ -118,9 +120,9 @@ class Session:
         kept = list(self._calls)
         old = [segment for segment in trace.segments if segment.component == component]
         fresh: list[Segment] = []
-        with _quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
+        with quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
             for call, segment in zip(calls, old, strict=True):
-                self._restore_precision(component, segment)
+                self._restoreprecision(call)
                 self._start()
                 args, kwargs = tree_map_only(_Shape, self._materialise, (call.args, call.kwargs))
                 with self._recorder:
@@ -140,12 +142,13 @@ class Session:
             for module in part.modules():
                 for tensor in own_tensors(module):
                     self._recorder.know_weight(tensor)
-        self._initial_weights = {name: _weight_bytes(part) for name, part in self._parts.items()}
+        self._initial_weights = {name: weight_bytes(part) for name, part in self._parts.items()}
 
-    def _restore_precision(self, component: str, segment: Segment) -> None:
-        """Brings the component to the precision it had in that segment (SDXL decodes in fp32)."""
-        if segment.weights.get(component, 0) > _weight_bytes(self._parts[component]):
-            set_precision(self._parts[component], self._mode, torch.float32)
+    def _restoreprecision(self, call: _Call) -> None:
+        """Brings the component to the precision it had in that call (SDXL upcasts its VAE to decode)."""
+        part = self._parts[call.component]
+        if precision(part) != call.precision:
+            set_precision(part, self._mode, call.precision)
 
     def _end(self, component: str, method: str) -> None:
         self._cuts.append(_Cut(self._recorder.cut(), component, method, dict(self._weights)))
@@ -173,8 +176,8 @@ class Session:
 
     def _hook(self, path: str, module: torch.nn.Module, offloads_buffers: bool) -> None:
         recorder = self._recorder
-        module.register_forward_pre_hook(lambda m, _: recorder.enter(path, _own_bytes(m, offloads_buffers)))
-        module.register_forward_hook(lambda m, _, __: recorder.leave(path, _own_bytes(m, offloads_buffers)))
+        module.register_forward_pre_hook(lambda m, _: recorder.enter(path, own_bytes(m, offloads_buffers)))
+        module.register_forward_hook(lambda m, _, __: recorder.leave(path, own_bytes(m, offloads_buffers)))
 
     def _inside(self, name: str, method: str, function: Callable[..., Any], buffers: bool) -> Callable[..., Any]:
         """The component's method with fake inputs, between two cuts of the tape."""
@@ -183,14 +186,15 @@ class Session:
             if self._depth:
                 return function(*args, **kwargs)
             self._end("", "")
-            self._calls.append(_Call(name, method, *tree_map_only(torch.Tensor, _Shape.of, (args, kwargs))))
+            shapes = tree_map_only(torch.Tensor, _Shape.of, (args, kwargs))
+            self._calls.append(_Call(name, method, shapes[0], shapes[1], precision(self._parts[name])))
             args, kwargs = tree_map_only(torch.Tensor, self._fake, (args, kwargs))
             self._depth, self._failed_in = 1, name
             part = self._parts[name]
-            self._recorder.enter(name, _own_bytes(part, buffers))
+            self._recorder.enter(name, own_bytes(part, buffers))
             with self._mode:
                 output = function(*args, **kwargs)
-            self._recorder.leave(name, _own_bytes(part, buffers))
+            self._recorder.leave(name, own_bytes(part, buffers))
             self._depth, self._failed_in = 0, ""
             del args, kwargs
             self._end(name, method)
@@ -225,7 +229,7 @@ class Session:
                 for part in module.modules():
                     for tensor in own_tensors(part):
                         self._recorder.know_weight(tensor)
-                self._weights[name] = _weight_bytes(self._parts[name])
+                self._weights[name] = weight_bytes(self._parts[name])
             return module
 
         return to
@@ -250,15 +254,6 @@ class Session:
             segments.append(cut.tape.segment(cut.component, cut.method, phase, place, cut.weights))
         return tuple(segments)
 
-    def _denoiser_calls(self, recorded_steps: int, steps: int, strength: float) -> int:
-        """How often the denoiser is called in `steps` steps, from how often it was in those recorded."""
-        if strength < 1:
-            done, wanted = int(recorded_steps * strength), int(steps * strength)
-            return round(self._recorded_calls() * wanted / done) if done else 0
-        recorded = self._recorded_calls()
-        few, many = _timesteps(self._scheduler, recorded_steps), _timesteps(self._scheduler, steps)
-        return round(recorded * many / few) if few and many else round(recorded * steps / recorded_steps)
-
     def _recorded_calls(self) -> int:
         return sum(cut.component in self._denoisers for cut in self._cuts)
 
@@ -276,69 +271,14 @@ class _Shape:
         return cls(tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
 
 
-def _timesteps(scheduler: Any, steps: int) -> int:
-    """Number of time steps the scheduler makes of `steps` (PNDM makes one more, Heun nearly twice as many)."""
-    trial = copy.deepcopy(scheduler)
-    dynamic = getattr(getattr(trial, "config", None), "use_dynamic_shifting", False)
-    try:
-        trial.set_timesteps(steps, **({"mu": 1.0} if dynamic else {}))
-        return len(trial.timesteps)
-    except (AttributeError, TypeError, ValueError, RuntimeError, IndexError):
-        return 0
-
-
-def _own_bytes(module: torch.nn.Module, with_buffers: bool) -> int:
-    """Bytes that sequential offload brings in for this module: its parameters, and saved buffers where it offloads them."""
-    total = sum(p.numel() * p.itemsize for p in module._parameters.values() if p is not None)
-    if with_buffers:
-        saved = (b for n, b in module._buffers.items() if b is not None and n not in module._non_persistent_buffers_set)
-        total += sum(b.numel() * b.itemsize for b in saved)
-    return total
-
-
-def _aligned(tensor: torch.Tensor) -> int:
-    return -(-tensor.numel() * tensor.itemsize // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
-
-
-def _weight_bytes(part: torch.nn.Module) -> int:
-    return sum(_aligned(tensor) for tensor in {*part.parameters(), *part.buffers()})
-
-
-def _buffer_bytes(part: torch.nn.Module) -> int:
-    with_buffers = len(part._parameters) > 0
-    buffers = [
-        buffer
-        for module in part.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None and (not with_buffers or name in module._non_persistent_buffers_set)
-    ]
-    return sum(_aligned(buffer) for buffer in buffers)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Neither warnings nor log lines of the libraries: the call is ours, not the user's."""
-    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 def untraced(pipe: Any, error: UntraceableError) -> Trace:
     """What is left when no twin can be made: the weights."""
     parts = networks(pipe)
     reason = dict.fromkeys(parts, f"not reached: {error.component} has no twin")
     return Trace(
         segments=(),
-        weights={name: _weight_bytes(part) for name, part in parts.items()},
-        resident_buffers={name: _buffer_bytes(part) for name, part in parts.items()},
+        weights={name: weight_bytes(part) for name, part in parts.items()},
+        resident_buffers={name: buffer_bytes(part) for name, part in parts.items()},
         weight_tensors={name: len(list(part.parameters())) for name, part in parts.items()},
         denoiser_calls=0,
         untraced=reason | {error.component: error.reason},

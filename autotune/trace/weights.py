@@ -1,0 +1,42 @@
+"""How many bytes a component's weights take, in all and module by module."""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["buffer_bytes", "own_bytes", "precision", "weight_bytes"]
+
+_ALIGNMENT_BYTES = 512  # kMinBlockSize of the CUDA caching allocator, c10/cuda/CUDACachingAllocator.cpp
+
+
+def precision(part: torch.nn.Module) -> torch.dtype:
+    floating = (parameter.dtype for parameter in part.parameters() if parameter.is_floating_point())
+    return next(floating, torch.float32)
+
+
+def own_bytes(module: torch.nn.Module, with_buffers: bool) -> int:
+    """Bytes that sequential offload brings in for this module: its parameters, and saved buffers where it offloads them."""
+    total = sum(p.numel() * p.itemsize for p in module._parameters.values() if p is not None)
+    if with_buffers:
+        saved = (b for n, b in module._buffers.items() if b is not None and n not in module._non_persistent_buffers_set)
+        total += sum(b.numel() * b.itemsize for b in saved)
+    return total
+
+
+def _aligned(tensor: torch.Tensor) -> int:
+    return -(-tensor.numel() * tensor.itemsize // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+
+
+def weight_bytes(part: torch.nn.Module) -> int:
+    return sum(_aligned(tensor) for tensor in {*part.parameters(), *part.buffers()})
+
+
+def buffer_bytes(part: torch.nn.Module) -> int:
+    with_buffers = len(part._parameters) > 0
+    buffers = [
+        buffer
+        for module in part.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and (not with_buffers or name in module._non_persistent_buffers_set)
+    ]
+    return sum(_aligned(buffer) for buffer in buffers)
