@@ -24,7 +24,7 @@ from autotune.trace.quiet import quiet
 from autotune.trace.record import Borders, Recorder, Tape
 from autotune.trace.shortcuts import Shortcuts
 from autotune.trace.turns import denoiser_calls
-from autotune.trace.twin import UntraceableError, born, networks, own_tensors, twin_of
+from autotune.trace.twin import UntraceableError, born, networks, own_tensors, set_precision, twin_of
 from autotune.trace.weights import buffer_bytes, own_bytes, precision, weight_bytes
 
 __all__ = ["Session"]
