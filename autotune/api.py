@@ -90,7 +90,7 @@ def optimize(
         allow=allow, keep=keep, forbid=forbid, objective=objective, profiles=profiles, undo=undo, device=device,
     )  # fmt: skip
     require_pipeline(pipe)
-    with _as_it_was(pipe):
+    with _plan_taken_off(pipe, put_back="on error"):
         explained, _ = answer(question)
         handle = engine.apply(
             pipe, explained.chosen.plan, device=explained.device, workload=explained.workload, undo=undo
@@ -118,7 +118,7 @@ def apply(pipe: Any, plan: Plan, *, device: str | None = None, workload: Workloa
         )
     first = workload[0] if isinstance(workload, list | tuple) and workload else workload
     call = resolve_workload(pipe, first)  # type: ignore[arg-type]
-    with _as_it_was(pipe):
+    with _plan_taken_off(pipe, put_back="on error"):
         engine.apply(pipe, plan, device=local_device(device), workload=call, undo=undo)
     return pipe
 
@@ -161,7 +161,7 @@ def plan(
         quality=quality, allow=allow, keep=keep, forbid=forbid, objective=objective, device=device,
         profiles=profiles, undo=undo,
     )  # fmt: skip
-    with _as_it_was(pipe_or_model, for_good=True):
+    with _plan_taken_off(pipe_or_model, put_back="always"):
         return answer(question)[0].chosen.plan
 
 
@@ -192,7 +192,7 @@ def explore(
         pipe_or_model, gpu=gpu, workload=workload, example=example, calls=calls, allow=allow, keep=keep,
         forbid=forbid, device=device, profiles=profiles, undo=undo,
     )  # fmt: skip
-    with _as_it_was(pipe_or_model, for_good=True):
+    with _plan_taken_off(pipe_or_model, put_back="always"):
         return front_for(question)
 
 
@@ -247,20 +247,20 @@ def restore(pipe: Any) -> Any:
 
 
 @contextmanager
-def _as_it_was(pipe: Any, *, for_good: bool = False) -> Iterator[None]:
-    """Plans for the pipeline as its owner made it: an earlier plan is taken off, and put on again if this one fails."""
+def _plan_taken_off(pipe: Any, *, put_back: Literal["always", "on error"]) -> Iterator[None]:
+    """Inside, the pipeline is as its owner made it: planning looks at that, not at what an earlier plan left."""
     handle = engine.handle_of(pipe)
     if handle is None:
         yield
         return
     engine.restore(pipe)
-    done = False
     try:
         yield
-        done = True
-    finally:
-        if for_good or not done:
-            engine.reapply(pipe, handle)
+    except BaseException:
+        engine.reapply(pipe, handle)
+        raise
+    if put_back == "always":
+        engine.reapply(pipe, handle)
 
 
 def _say(explained: Explanation) -> None:

@@ -122,7 +122,9 @@ def _traces(
     traces: dict[tuple[Any, ...], Trace] = {}
     for dtype in values[0]:
         for attention in values[1]:
-            with executed(twin, {"dtype": dtype, "attention": attention}):
+            values_now = {"dtype": dtype, "attention": attention}
+            plain = {} if untouched else dict.fromkeys(_DECODE_LEVERS, False)
+            with executed(twin, values_now | plain):
                 whole = _whole_call(session, job, call, workload)
                 for key in (key for key in wanted if key[:2] == (dtype, attention)):
                     job.tell("tracing", len(traces), len(wanted))

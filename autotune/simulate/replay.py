@@ -106,7 +106,7 @@ class Replayer:
             host_ram_bytes=self._waiting_bytes(plan, trace, top) + undo,
             undo_bytes=undo,
             steps=self._steps,
-            step_s=_steady_s(costs, trace.denoiser_calls, self._steps),
+            step_s=_steady_s(costs, trace.denoiser_calls or self._steps, self._steps),
             latency_margin=1.0 if trace.untraced else LATENCY_MARGIN,
             source="catalogue",
             notes=tuple(f"{name} could not be traced ({why}): weights only" for name, why in trace.untraced.items()),
@@ -138,7 +138,7 @@ class Replayer:
 
     def _phase(self, name: PhaseName, costs: list[_Cost], trace: Trace) -> Phase:
         mine = [cost for cost in costs if cost.segment.phase == name]
-        calls = trace.denoiser_calls
+        calls = trace.denoiser_calls or self._steps
         if not mine:
             top = _Moment(0, Peak(0, 0, 0, "nothing"), 0)
         else:
