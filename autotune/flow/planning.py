@@ -108,15 +108,11 @@ def _traces(
     job: Job, space: Space, workload: Workload, call: Mapping[str, Any], *, untouched: bool
 ) -> dict[tuple[Any, ...], Trace]:
     """A trace for every execution in the space. Precision and processors: a whole call. Slices and tiles: the VAE only."""
-    from autotune.trace.session import Session, untraced
-    from autotune.trace.twin import UntraceableError
+    from autotune.trace.session import Session
 
     values = [space.values[name] for name in EXECUTION_LEVERS]
     wanted = [(d, a, s, t) for d in values[0] for a in values[1] for s in values[2] for t in values[3]]
-    try:
-        session = Session(job.pipe, denoisers=denoisers(job.model))
-    except UntraceableError as error:
-        return dict.fromkeys(wanted, untraced(job.pipe, error))
+    session = Session(job.pipe, denoisers=denoisers(job.model))
     twin = Subject(session.twin, job.device, workload)
     vaes = [part.name for part in job.model.components if part.role == "vae"]
     traces: dict[tuple[Any, ...], Trace] = {}

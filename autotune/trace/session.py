@@ -24,12 +24,11 @@ from autotune.trace.quiet import quiet
 from autotune.trace.record import Borders, Recorder, Tape
 from autotune.trace.shortcuts import Shortcuts
 from autotune.trace.turns import denoiser_calls
-from autotune.trace.twin import UntraceableError, born, networks, own_tensors, set_precision, twin_of
+from autotune.trace.twin import ENTRY_POINTS, UntraceableError, born, networks, own_tensors, set_precision, twin_of
 from autotune.trace.weights import buffer_bytes, own_bytes, precision, weight_bytes
 
 __all__ = ["Session"]
 
-_METHODS = ("forward", "encode", "decode")
 _RECORDED_STEPS = 2
 
 
@@ -170,7 +169,7 @@ class Session:
         for path, module in part.named_modules():
             if id(module) in blocks:
                 self._shortcuts.shorten(module, f"{name}.{path}")
-        for method in _METHODS:
+        for method in ENTRY_POINTS:
             if callable(getattr(part, method, None)):
                 part.__dict__[method] = self._inside(name, method, getattr(part, method), offloads_buffers)
 
@@ -236,7 +235,8 @@ class Session:
 
     def _unreached(self, error: Exception) -> dict[str, str]:
         """The component that failed, and those whose turn never came."""
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no message'}"
+        words = (str(error) or "no message").splitlines()[0][:200]
+        reason = words if isinstance(error, UntraceableError) else f"{type(error).__name__}: {words}"
         done = {cut.component for cut in self._cuts}
         failed = self._failed_in or "the pipeline's own code"
         late = {name: f"not reached: {failed} stopped the trace" for name in self._parts if name not in done}
@@ -245,7 +245,7 @@ class Session:
     def _segments(self) -> tuple[Segment, ...]:
         """The tapes as segments, with their phases and turns."""
         turns = [index for index, cut in enumerate(self._cuts) if cut.component in self._denoisers]
-        first, last = (turns[0], turns[-1]) if turns else (0, len(self._cuts))
+        first, last = (turns[0], turns[-1]) if turns else (len(self._cuts), len(self._cuts))
         segments, turn = [], -1
         for index, cut in enumerate(self._cuts):
             phase: PhaseName = "encoding" if index < first else "denoising" if index <= last else "decoding"
@@ -269,17 +269,3 @@ class _Shape:
     @classmethod
     def of(cls, tensor: torch.Tensor) -> _Shape:
         return cls(tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
-
-
-def untraced(pipe: Any, error: UntraceableError) -> Trace:
-    """What is left when no twin can be made: the weights."""
-    parts = networks(pipe)
-    reason = dict.fromkeys(parts, f"not reached: {error.component} has no twin")
-    return Trace(
-        segments=(),
-        weights={name: weight_bytes(part) for name, part in parts.items()},
-        resident_buffers={name: buffer_bytes(part) for name, part in parts.items()},
-        weight_tensors={name: len(list(part.parameters())) for name, part in parts.items()},
-        denoiser_calls=0,
-        untraced=reason | {error.component: error.reason},
-    )

@@ -8,26 +8,24 @@ left behind. The original is only read: it is never moved, copied or called.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-__all__ = ["UntraceableError", "born", "networks", "own_tensors", "set_precision", "twin_of"]
+__all__ = ["ENTRY_POINTS", "UntraceableError", "born", "networks", "own_tensors", "set_precision", "twin_of"]
 
 # Attributes that accelerate and diffusers hang on a module when they wrap its forward
 # (accelerate/hooks.py add_hook_to_module; diffusers/hooks/hooks.py HookRegistry).
 _HOOK_ATTRIBUTES = ("_hf_hook", "_diffusers_hook", "_old_forward")
+# Methods by which a pipeline's own code calls its networks.
+ENTRY_POINTS = ("forward", "encode", "decode")
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 
 class UntraceableError(Exception):
-    """A component whose twin cannot be made or called; carries its name and the reason."""
-
-    def __init__(self, component: str, reason: str) -> None:
-        super().__init__(f"{component}: {reason}")
-        self.component, self.reason = component, reason
+    """A component that a weightless twin would not show as it is."""
 
 
 class _Dropped:
@@ -58,14 +56,14 @@ def born(mode: FakeTensorMode, tensor: torch.Tensor, dtype: torch.dtype | None =
 def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:
     """A shallow copy of the pipeline whose networks are weightless.
 
-    Raises:
-        UntraceableError: a parameter is of a class whose behaviour a plain fake would not show (quantised weights).
+    A component with weights of a class of their own (quantised ones) raises `UntraceableError` when it is called: a plain
+    fake would not show what it does.
     """
     memo: dict[int, Any] = {}
     parts = networks(pipe)
-    for name, part in parts.items():
+    for part in parts.values():
         for module in part.modules():
-            _remember(module, mode, memo, name)
+            _remember(module, mode, memo)
     twin = copy.copy(pipe)
     for name, part in parts.items():
         ghost = copy.deepcopy(part, memo)
@@ -74,21 +72,29 @@ def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:
                 del module.__dict__["forward"]
             for attribute in _HOOK_ATTRIBUTES:
                 module.__dict__.pop(attribute, None)
+        strange = {type(t).__name__ for t in (*part.parameters(), *part.buffers()) if type(t) not in _PLAIN_TENSORS}
+        if strange:
+            refuse = _refusing(f"weights of class {', '.join(sorted(strange))}")
+            ghost.__dict__.update({method: refuse for method in ENTRY_POINTS if hasattr(ghost, method)})
         twin.__dict__[name] = ghost
     twin.__dict__["_all_hooks"] = []
     twin.__dict__["_progress_bar_config"] = {"disable": True}
     return twin
 
 
-def _remember(module: torch.nn.Module, mode: FakeTensorMode, memo: dict[int, Any], component: str) -> None:
+def _refusing(reason: str) -> Callable[..., Any]:
+    def forward(*_: Any, **__: Any) -> Any:
+        raise UntraceableError(reason)
+
+    return forward
+
+
+def _remember(module: torch.nn.Module, mode: FakeTensorMode, memo: dict[int, Any]) -> None:
     """Tells deepcopy what each tensor and each hook of the module becomes."""
     plain = (value for value in module.__dict__.values() if isinstance(value, torch.Tensor))  # weight_norm holds one so
     for tensor in (*own_tensors(module), *plain):
-        if id(tensor) in memo:
-            continue
-        if type(tensor) not in _PLAIN_TENSORS:
-            raise UntraceableError(component, f"weights of class {type(tensor).__name__}")
-        memo[id(tensor)] = born(mode, tensor)
+        if id(tensor) not in memo:
+            memo[id(tensor)] = born(mode, tensor)
     hooked = [name for name in _HOOK_ATTRIBUTES if module.__dict__.get(name) is not None]
     for name in hooked:
         memo[id(module.__dict__[name])] = _Dropped()

@@ -1,0 +1,1 @@
+"""Measurements and the demo: run one with `python -m benchmarks.<name>`."""

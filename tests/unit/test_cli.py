@@ -1,0 +1,375 @@
+"""The command line's answers: what stands in the JSON, what a person reads, and how each refusal sounds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from autotune.cli.app import app
+from autotune.flow import ask
+from autotune.probe import gpu
+from autotune.records.front import Front
+from autotune.records.plan import LEVERS
+from benchmarks import tiny
+
+CARD = "NVIDIA GeForce RTX 3060 12GB"
+HERE = ["--gpu", CARD]
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """A small Stable Diffusion as a folder that holds configuration files and no weights."""
+    folder = tmp_path_factory.mktemp("models") / "small-sd"
+    tiny.sd().save_pretrained(folder)
+    for path in folder.rglob("*.safetensors"):
+        path.unlink()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def profile_folder(tmp_path_factory, model_folder):
+    """What `profiles build` makes of that folder for two cards."""
+    folder = tmp_path_factory.mktemp("profiles")
+    words = ["profiles", "build", "--model", str(model_folder), *HERE, "--gpu", "Tesla T4", "--out", str(folder)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a command in an empty working directory, away from the checkout's `./profiles`."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
+
+    return run
+
+
+@pytest.fixture
+def small(run, model_folder, profile_folder):
+    """Runs a command on the small model, whose profiles are known."""
+
+    def small(command, *words):
+        return run(command, model_folder, *HERE, "--profiles", profile_folder, *words)
+
+    return small
+
+
+def answer_of(result):
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def files_in(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.json")}
+
+
+# plan
+
+
+def test_plan_json_has_everything_a_program_needs(small):
+    answer = answer_of(small("plan", "--max-vram", "2GB", "--json"))
+    assert answer["fits"] is True
+    assert answer["cap_bytes"] == 2 * 10**9
+    assert answer["model"] == "small-sd"
+    assert answer["device"]["name"] == "NVIDIA GeForce RTX 3060"
+    assert answer["workload"]["height"] == answer["workload"]["width"] == 64
+    assert set(answer["plan"]) == {*LEVERS, "id", "reasons", "lane"}
+    assert answer["plan"]["id"] in {row["id"] for row in answer["front"]}
+    assert isinstance(answer["advice"], list)
+    assert answer["estimate"]["source"] == "catalogue"
+
+
+def test_plan_json_bytes_and_seconds_add_up_by_phase(small):
+    estimate = answer_of(small("plan", "--json"))["estimate"]
+    assert [phase["name"] for phase in estimate["phases"]] == ["encoding", "denoising", "decoding"]
+    parts = ("weights_bytes", "activations_bytes", "workspace_bytes", "overhead_bytes")
+    for phase in estimate["phases"]:
+        assert phase["peak_bytes"] == sum(phase[part] for part in parts)
+    peaks = {phase["peak_bytes"]: phase["name"] for phase in estimate["phases"]}
+    assert estimate["process_bytes"] == max(peaks)
+    assert estimate["peak_phase"] == peaks[max(peaks)]
+    assert estimate["needed_bytes"] == estimate["process_bytes"] + estimate["margin_bytes"]
+    assert estimate["latency_s"] == pytest.approx(sum(phase["latency_s"] for phase in estimate["phases"]))
+
+
+def test_plan_json_gives_a_reason_for_each_lever(small):
+    plan = answer_of(small("plan", "--json"))["plan"]
+    assert {lever: bool(plan["reasons"].get(lever)) for lever in LEVERS} == dict.fromkeys(LEVERS, True)
+
+
+def test_plan_of_a_zoo_model_fits_its_cap(run):
+    answer = answer_of(run("plan", "sd15", *HERE, "--max-vram", "4GB", "--json"))
+    assert answer["fits"] is True
+    assert answer["estimate"]["needed_bytes"] <= 4 * 10**9
+    assert answer["workload"]["height"] == 512
+
+
+def test_a_plan_for_a_person_has_the_five_lines_and_the_tables(small):
+    result = small("plan", "--max-vram", "2GB")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("small-sd 64x64, batch 1, 50 steps | NVIDIA GeForce RTX 3060")
+    assert [line.split()[0] for line in lines[1:3]] == ["plan", "expect"]
+    assert "simulated" in lines[2]
+    assert "(cap 2.00 GB)" in lines[2]
+    for word in ("against ", "Phases, simulated", "encoding", "Levers", *LEVERS, "Pareto front, simulated"):
+        assert word in result.stdout
+    assert len([line for line in lines if line.startswith(">")]) == 1
+
+
+def test_the_marked_row_is_the_chosen_plan(small):
+    chosen = answer_of(small("plan", "--objective", "memory", "--json"))["plan"]["id"]
+    marked = [line for line in small("plan", "--objective", "memory").stdout.splitlines() if line.startswith(">")]
+    assert [line.split()[1] for line in marked] == [chosen]
+
+
+def test_a_known_plan_is_neither_traced_nor_searched(small, monkeypatch):
+    from autotune.flow import planning
+
+    monkeypatch.setattr(planning, "front_of", lambda *_, **__: pytest.fail("searched"))
+    assert answer_of(small("plan", "--json"))["fits"] is True
+
+
+def test_without_profiles_none_is_read_or_written(run, model_folder, profile_folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(ask, "recalled", lambda store, job, search: search() if store is None else pytest.fail("read"))
+    answer_of(run("plan", model_folder, *HERE, "--no-profiles", "--json"))
+    assert list(tmp_path.rglob("*.json")) == []
+
+
+def test_options_reach_the_question(run, model_folder):
+    words = ["--height", 128, "--width", 96, "--batch", 2, "--steps", 4, "--calls", 3, "--no-profiles", "--json"]
+    kept = ["--keep", "vae_slicing=true", "--keep", "offload=model", "--forbid", "dtype", "--no-undo"]
+    answer = answer_of(run("plan", model_folder, *HERE, *words, *kept))
+    call = answer["workload"]
+    assert (call["height"], call["width"], call["batch"], call["steps"], call["calls"]) == (128, 96, 2, 4, 3)
+    assert answer["estimate"]["steps"] == 4
+    for row in answer["front"]:
+        assert (row["vae_slicing"], row["offload"], row["dtype"]) == (True, "model", "as_is")
+
+
+def test_no_undo_keeps_no_originals(run, model_folder):
+    words = ["plan", model_folder, *HERE, "--keep", "dtype=float16", "--no-profiles", "--json"]
+    assert answer_of(run(*words))["estimate"]["undo_bytes"] > 0
+    assert answer_of(run(*words, "--no-undo"))["estimate"]["undo_bytes"] == 0
+
+
+def test_the_cpu_can_be_named(run, model_folder):
+    answer = answer_of(run("plan", model_folder, "--device", "cpu", "--no-profiles", "--json"))
+    assert answer["device"]["torch_device"] == "cpu"
+    assert answer["host"]["ram_total_bytes"] > 0
+
+
+def test_a_cap_of_digits_is_bytes(small):
+    assert answer_of(small("plan", "--max-vram", "2000000000", "--json"))["cap_bytes"] == 2 * 10**9
+
+
+# progress
+
+
+def test_progress_is_shown_to_a_terminal_only(run, model_folder, monkeypatch):
+    words = ["plan", model_folder, *HERE, "--no-profiles"]
+    assert run(*words).stderr == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    watched = run(*words)
+    assert "small-sd" in watched.stderr
+    assert "tracing" in watched.stderr or "searching" in watched.stderr
+    assert run(*words, "--json").stderr == ""
+
+
+# refusals
+
+
+def refusal(result, *, exit_code=1):
+    """The one plain line on standard error."""
+    assert result.exit_code == exit_code, result.output
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_nothing_fits(run):
+    result = run("plan", "sd15", *HERE, "--max-vram", "0.4GB", "--json")
+    message = refusal(result, exit_code=3)
+    said = json.loads(result.stdout)
+    assert set(said) == {"error", "smallest_bytes", "phase"}
+    assert message == f"error: {said['error']}"
+    assert "max_vram=400 MB, but the smallest plan for sd15 at 512x512, batch 1, 50 steps needs" in message
+    assert said["phase"] in message
+    cap = message.split("Try max_vram='")[1].split("'")[0]
+    assert run("plan", "sd15", *HERE, "--max-vram", cap, "--json").exit_code == 0
+    assert run("plan", "sd15", *HERE, "--max-vram", str(said["smallest_bytes"] - 1)).exit_code == 3
+
+
+def test_nothing_fits_for_a_person_prints_no_json(small):
+    result = small("plan", "--max-vram", "10MB")
+    assert "smallest plan for small-sd" in refusal(result, exit_code=3)
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["plan", "sd15", *HERE, "--max-vram", "4Gb"], "max_vram='4Gb' reads as bits; write max_vram='4GB'"),
+        (["plan", "sd15", *HERE, "--max-ram", "-1GB"], "max_ram='-1GB' is not a size"),
+        (["plan", "sd15", *HERE, "--max-vram", "0"], "max_vram=0 is not a positive number of bytes"),
+        (["plan", "sd15", "--gpu", "RTX 3061"], "nearest: NVIDIA GeForce RTX 3060"),
+        (["plan", "sd15", "--gpu", "RTX 3080"], "write 'NVIDIA GeForce RTX 3080 10GB' or"),
+        (["plan", "sd16", *HERE], "no model 'sd16': it is no folder here, and the zoo holds flux1-dev, sd15,"),
+        (["plan", "sd15", *HERE, "--keep", "vae_tilin=512"], "no lever 'vae_tilin'"),
+        (["plan", "sd15", *HERE, "--keep", "dtype=float8"], "Input should be 'as_is', 'float16' or 'bfloat16'"),
+        (["plan", "sd15", *HERE, "--keep", "vae_tiling=maybe"], "Input should be a valid integer"),
+        (["explore", "sd15", *HERE, "--forbid", "dtyp"], "nearest: dtype"),
+        (["plan", "sd15", *HERE, "--device", "cpu"], "give one"),
+        (["explain", "sd15", *HERE, "--max-vram", "x"], "max_vram='x' is not a size"),
+    ],
+)
+def test_what_is_refused_and_how(run, words, message):
+    result = run(*words, "--json")
+    assert message in refusal(result)
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--keep", "vae_tiling"], "'vae_tiling' is not LEVER=VALUE; write for example vae_tiling=false"),
+        (["--keep", "=3"], "'=3' is not LEVER=VALUE"),
+        (["--keep", "dtype="], "'dtype=' is not LEVER=VALUE"),
+        (["--height", "0"], "--height"),
+        (["--profiles", "x", "--no-profiles"], "give one"),
+    ],
+)
+def test_what_is_not_understood(run, words, message):
+    result = run("plan", "sd15", *HERE, *words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_value_that_a_lever_cannot_take(run, model_folder):
+    result = run("plan", model_folder, *HERE, "--keep", "vae_tiling=250", "--no-profiles")
+    assert "vae_tiling=250 cannot be applied" in refusal(result)
+
+
+# explore, explain
+
+
+def test_explore_json_rows_and_candidates_agree(small):
+    answer = answer_of(small("explore", "--json"))
+    assert len(answer["front"]) == len(answer["candidates"]) > 1
+    assert answer["searched"] >= len(answer["front"])
+    for row, candidate in zip(answer["front"], answer["candidates"], strict=True):
+        assert row["id"] == candidate["plan"]["id"]
+        assert row["latency_s"] == candidate["estimate"]["latency_s"]
+
+
+def test_explore_shows_every_plan(small):
+    answer = answer_of(small("explore", "--json"))
+    shown = small("explore").stdout
+    assert "simulated" in shown
+    assert all(f" {row['id']} " in shown for row in answer["front"])
+
+
+def test_explain_says_what_the_model_costs_as_it_is(run, model_folder):
+    answer = answer_of(run("explain", model_folder, *HERE, "--max-vram", "1GB", "--json"))
+    assert answer["state"] == "as it is"
+    assert answer["plan"]["offload"] == "none"
+    assert answer["estimate"]["host_ram_bytes"] == 0
+    assert answer["fits"] is True
+
+
+def test_explain_for_a_person(run, model_folder):
+    shown = run("explain", model_folder, *HERE, "--max-vram", "100MB").stdout
+    assert "as it is now: " in shown
+    assert "will not fit (cap 100 MB)" in shown
+    assert "simulated" in shown
+
+
+# probe
+
+
+def test_probe_json_without_a_card(run, monkeypatch):
+    monkeypatch.setattr(gpu, "_nvml", lambda: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    answer = answer_of(run("probe", "--json"))
+    assert set(answer) == {"autotune", "devices", "used", "host", "name_clash", "unsupported"}
+    assert answer["devices"] == []
+    assert answer["used"]["kind"] == "cpu"
+    assert answer["host"]["packages"]["diffusers"]
+
+
+def test_probe_for_a_person_says_why_there_is_no_card(run, monkeypatch):
+    monkeypatch.setattr(gpu, "_nvml", lambda: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    shown = run("probe").stdout
+    assert "CPU" in shown
+    assert "packages: torch " in shown
+    assert "note: torch " in shown
+
+
+def test_probe_tells_of_a_name_clash(run, monkeypatch):
+    monkeypatch.setattr("autotune.probe.host.name_clash", lambda: "another package supplies autotune")
+    assert "note: another package supplies autotune" in run("probe").stdout
+    assert answer_of(run("probe", "--json"))["name_clash"] == "another package supplies autotune"
+
+
+# profiles
+
+
+def test_build_writes_a_profile_for_each_card(profile_folder):
+    assert {str(path) for path in files_in(profile_folder)} == {
+        "nvidia-geforce-rtx-3060-12gb/small-sd--64x64-b1-50steps.json",
+        "tesla-t4-16gb/small-sd--64x64-b1-50steps.json",
+    }
+
+
+def test_build_again_replaces_what_is_there_with_the_same(run, model_folder, profile_folder, tmp_path):
+    out = tmp_path / "out"
+    words = ["profiles", "build", "--model", model_folder, "--gpu", "Tesla T4", "--out", out, "--json"]
+    [written] = answer_of(run(*words))
+    first = files_in(out)
+    (name,) = first
+    assert first[name] == files_in(profile_folder)[name]
+    spoilt = json.loads(first[name])
+    spoilt["key"]["structural"] = "0" * 64
+    spoilt["aliases"] = ["stale"]
+    (out / name).write_text(json.dumps(spoilt), encoding="utf-8")
+    assert answer_of(run(*words)) == [written]
+    assert files_in(out) == first
+
+
+def test_list_names_what_show_takes(run, profile_folder):
+    listed = answer_of(run("profiles", "list", "--profiles", profile_folder, "--json"))
+    ours = [entry for entry in listed if entry["model"] == "small-sd"]
+    assert sorted(entry["gpu"] for entry in ours) == ["NVIDIA GeForce RTX 3060", "Tesla T4"]
+    for entry in ours:
+        shown = answer_of(run("profiles", "show", entry["name"], "--profiles", profile_folder, "--json"))
+        assert shown["file"] == entry["file"]
+        assert len(shown["front"]) == entry["plans"]
+
+
+def test_list_and_show_for_a_person(run, profile_folder):
+    name = "tesla-t4-16gb/small-sd--64x64-b1-50steps"
+    listed = run("profiles", "list", "--profiles", profile_folder).stdout
+    assert name in listed
+    shown = run("profiles", "show", name, "--profiles", profile_folder).stdout
+    assert "Pareto front, simulated" in shown
+    assert str(profile_folder / f"{name}.json") in shown
+
+
+def test_an_unknown_profile_is_answered_with_the_nearest(run, profile_folder):
+    result = run("profiles", "show", "tesla-t4/small-sd--64x64-b1-50steps", "--profiles", profile_folder)
+    assert "nearest: tesla-t4-16gb/small-sd--64x64-b1-50steps" in refusal(result)
+
+
+def test_a_profile_is_a_front_that_the_library_reads(profile_folder):
+    for data in files_in(profile_folder).values():
+        front = Front.model_validate(json.loads(data)["front"])
+        assert front.best(max_vram="2GB") is not None
