@@ -18,6 +18,7 @@ _PROMPT = "a photo of an astronaut riding a horse on mars"
 _PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt")
 _FIELDS = {"height": "height", "width": "width", "num_frames": "frames", "num_inference_steps": "steps"}
 _NOT_SHAPES = {"prompt", "generator", "output_type", "return_dict", "callback_on_step_end", "guidance_scale"}
+_NEVER_TRACED = ("generator", "callback_on_step_end", "callback", "callback_steps")  # state and code of the caller
 _INPUTS = ("image", "mask_image", "control_image", "video", "init_image", "conditioning_image")
 
 
@@ -54,7 +55,9 @@ def resolve_workload(pipe: Any, given: Workload | Mapping[str, Any] | None, *, c
 def call_arguments(pipe: Any, workload: Workload, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Arguments for a traced call: what was given where it was, made up from the workload elsewhere."""
     parameters = _parameters(pipe)
-    call: dict[str, Any] = dict(workload.arguments) | dict(given or {})
+    call = {name: _stand_in(value) for name, value in (workload.arguments | dict(given or {})).items()}
+    for name in _NEVER_TRACED:
+        call.pop(name, None)
     for argument, field in _FIELDS.items():
         if argument in parameters and getattr(workload, field) is not None:
             call[argument] = getattr(workload, field)
@@ -74,6 +77,17 @@ def call_arguments(pipe: Any, workload: Workload, given: Mapping[str, Any] | Non
     if "output_type" in parameters and call.get("output_type") != "latent":
         call["output_type"] = "pt"
     return call
+
+
+def _stand_in(value: Any) -> Any:
+    """Zeros on the CPU for a tensor, wherever it lies; anything else as it is."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return torch.zeros(value.shape, dtype=value.dtype)
+    if isinstance(value, list | tuple):
+        return type(value)(_stand_in(item) for item in value)
+    return value
 
 
 def missing_inputs(pipe: Any, call: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from autotune.records.plan import Plan
 from autotune.records.trace import Segment, Trace
 from autotune.simulate.latency import LATENCY_MARGIN, SegmentTime, moved_s, segment_time
 from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
-from autotune.simulate.residency import Stay, model_offload, resident, sequential_offload
+from autotune.simulate.residency import Stay, model_offload, never_waits, resident, sequential_offload
 from autotune.simulate.workspace import context_bytes, cublas_bytes, margin_bytes, slack_bytes
 from autotune.units import GIB
 
@@ -166,7 +166,8 @@ class Replayer:
             return top.peak_bytes
         if plan.offload == "none":
             return 0
-        return sum(size for name, size in trace.weights.items() if name not in self._model.excluded_from_offload)
+        aboard = never_waits(self._model, plan.offload)
+        return sum(size for name, size in trace.weights.items() if name not in aboard)
 
     def _undo_bytes(self, plan: Plan) -> int:
         """Originals of lowered weights."""

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from autotune.records.model import Model
 
-__all__ = ["Move", "Stay", "model_offload", "resident", "sequential_offload"]
+__all__ = ["Move", "Stay", "model_offload", "never_waits", "resident", "sequential_offload"]
 
 
 class Move(NamedTuple):
@@ -28,6 +28,12 @@ class Stay(NamedTuple):
     moves: tuple[Move, ...]
 
 
+def never_waits(model: Model, offload: str) -> frozenset[str]:
+    """Excluded components; one that is in the sequence is swapped by model offload all the same (Kandinsky's prior)."""
+    swapped = model.offload_sequence or () if offload == "model" else ()
+    return frozenset(model.excluded_from_offload) - frozenset(swapped)
+
+
 def resident(model: Model, callers: Sequence[str]) -> list[Stay]:
     """Everything stays on the device."""
     everything = frozenset(part.name for part in model.components)
@@ -37,17 +43,18 @@ def resident(model: Model, callers: Sequence[str]) -> list[Stay]:
 def model_offload(model: Model, callers: Sequence[str]) -> list[Stay]:
     """One component of the sequence at a time.
 
-    A component outside the sequence arrives when it is first called and stays to the end of the call; an excluded one is on
-    the device for good. `callers` names the component of each segment, empty for the pipeline's own code.
+    A component outside the sequence arrives when it is first called and stays to the end of the call, unless it is excluded
+    and on the device for good. `callers` names the component of each segment, empty for the pipeline's own code.
     """
     names = [part.name for part in model.components]
     chain = [name for name in model.offload_sequence or () if name in names]
     before = dict(zip(chain[1:], chain, strict=False))
-    here = set(model.excluded_from_offload)
+    fixed = never_waits(model, "model")
+    here = set(fixed)
     stays = []
     for caller in callers:
         moves = []
-        if caller and caller not in model.excluded_from_offload:
+        if caller and caller not in fixed:
             previous = before.get(caller)
             if previous in here:
                 moves.append(Move("out", previous))
