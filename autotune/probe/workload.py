@@ -76,15 +76,19 @@ def call_arguments(pipe: Any, workload: Workload, given: Mapping[str, Any] | Non
     if "strength" in parameters and "strength" not in call:
         call["strength"] = parameters["strength"].default
     if _batch_of(call) != workload.batch:
-        per_prompt = next((name for name in _PER_PROMPT if name in parameters), None)
-        if per_prompt:
-            call[per_prompt] = workload.batch
-            call["prompt"] = _PROMPT
-        else:
-            call["prompt"] = [_PROMPT] * workload.batch
+        call |= _batched(call, workload.batch, next((name for name in _PER_PROMPT if name in parameters), None))
     if "output_type" in parameters and call.get("output_type") != "latent":
         call["output_type"] = "pt"
     return call
+
+
+def _batched(call: Mapping[str, Any], batch: int, per_prompt: str | None) -> dict[str, Any]:
+    """Arguments that make the call a batch: several images of one prompt, or several prompts where some come in lists."""
+    listed = {name: value for name, value in call.items() if "prompt" in name and isinstance(value, list)}
+    if per_prompt and not listed:
+        return {"prompt": _PROMPT, per_prompt: batch}
+    lists = {name: value[:1] * batch for name, value in listed.items()}
+    return lists | {"prompt": [_PROMPT] * batch} | ({per_prompt: 1} if per_prompt else {})
 
 
 def _stand_in(value: Any) -> Any:
