@@ -69,6 +69,11 @@ def forget_hooks(pipe: Any) -> None:
     pipe.remove_all_hooks()
     for attribute in ("_all_hooks", "_offload_device", "_offload_gpu_id"):
         pipe.__dict__.pop(attribute, None)
+    for part in networks(pipe).values():
+        for module in part.modules():
+            left = module.__dict__.get("forward")  # accelerate/hooks.py remove_hook_from_module leaves the bound method
+            if getattr(left, "__self__", None) is module and left.__func__ is type(module).forward:
+                del module.__dict__["forward"]
 
 
 def kept_in_fp32(part: torch.nn.Module, dtype: torch.dtype) -> tuple[str, ...]:

@@ -26,8 +26,6 @@ class Component(Record):
     """Bytes of parameters and persistent buffers by dtype, tied tensors once."""
     capabilities: tuple[str, ...] = ()
     """What the object itself says it can do: "vae_slicing", "vae_tiling", "attention_processors" and so on."""
-    shared: bool = False
-    """Other pipelines may hold the same object."""
 
     @property
     def weights_bytes(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,8 +108,6 @@ class Trace(Record):
     """Bytes of each component's parameters and buffers, tied ones once, each rounded up to 512."""
     resident_buffers: dict[str, int]
     """The part that stays on the device under sequential offload."""
-    weight_tensors: dict[str, int]
-    """How many tensors those are: each is one copy when moved."""
     denoiser_calls: int
     """Calls of the denoiser in the whole workload; two turns or so are recorded."""
     untraced: dict[str, str] = {}
@@ -121,12 +118,3 @@ class Trace(Record):
         fresh = iter(segments)
         exchanged = tuple(next(fresh) if part.component == component else part for part in self.segments)
         return self.model_copy(update={"segments": exchanged})
-
-    def describe(self) -> dict[str, Any]:
-        """Sizes of the recording, for logs."""
-        return {
-            "segments": len(self.segments),
-            "events": sum(len(part.kind) for part in self.segments),
-            "ops": sum(len(part.op_class) for part in self.segments),
-            "flops": float(sum(part.op_flops.sum() for part in self.segments)),
-        }

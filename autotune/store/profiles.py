@@ -90,16 +90,6 @@ class ProfileStore:
             )
             return None
 
-    def remember_alias(self, profile: Profile, source_key: str) -> Path | None:
-        """Adds a source key that leads to this profile; one from a folder that is only read is copied to `write_to`.
-
-        None where the source key is known already, or the profile cannot be written.
-        """
-        if source_key in profile.aliases:
-            return None
-        known = profile.model_copy(update={"aliases": (*profile.aliases, source_key)})
-        return self.save(known, label=profile.front.model)
-
     def _first(self, gpu: str, text: str, wanted: Callable[[Profile], bool]) -> Profile | None:
         for folder in self._directories:
             for path, profile in self._search(folder / slug(gpu), text):

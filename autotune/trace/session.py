@@ -106,7 +106,6 @@ class Session:
             segments=self._segments(),
             weights=self._initial_weights,
             resident_buffers={name: buffer_bytes(part) for name, part in self._parts.items()},
-            weight_tensors={name: len(list(part.parameters())) for name, part in self._parts.items()},
             denoiser_calls=denoiser_calls(
                 self._scheduler, self._recorded_calls(), recorded_steps=recorded_steps, steps=steps, strength=strength
             ),

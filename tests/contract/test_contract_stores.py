@@ -355,18 +355,6 @@ class WritableStoreContract(StoreContract):
         assert dangling.is_symlink()
         assert place.store.find(a_profile().key) == a_profile()
 
-    def test_an_alias_is_remembered(self, place):
-        place.store.save(a_profile(), label="sd15")
-        found = place.store.find(a_profile().key)
-        path = place.store.remember_alias(found, "folder")
-        assert place.store.entries() == [(path, a_profile(aliases=("folder",)))]
-        rest = (GPU, hash_workload(CALL), hash_options({"quality": "near"}))
-        assert place.store.find_alias("folder", *rest) == a_profile(aliases=("folder",))
-
-        before = path.stat().st_mtime_ns
-        assert place.store.remember_alias(a_profile(aliases=("folder",)), "folder") is None
-        assert path.stat().st_mtime_ns == before
-
     def test_nothing_but_profiles_and_a_lock_is_left(self, place):
         paths = {place.store.save(a_profile(f"model-{number}"), label="sd15") for number in range(3)}
         left = {path for path in place.folder.rglob("*") if path.is_file()}
@@ -421,7 +409,8 @@ def write_several(folder: Path, number: int) -> None:
     store = ProfileStore([folder], folder)
     for write in range(WRITES):
         assert store.save(a_profile(f"model-{number}-{write}"), label="sd15") is not None
-        assert store.remember_alias(a_profile("shared"), f"alias-{number}-{write}") is not None
+        shared = a_profile("shared", aliases=(f"alias-{number}-{write}",))
+        assert store.save(shared, label="sd15") is not None
 
 
 class TestNamedFolder(WritableStoreContract):
@@ -456,26 +445,12 @@ class TestShippedWithReadOnlyCache(StoreContract):
         place.put(a_profile())
         before = digests(tmp_path)
         assert place.store.save(a_profile("2e0d"), label="sdxl") is None
-        assert place.store.remember_alias(a_profile(), "folder") is None
         (warning,) = warnings_in(caplog)
         assert warning == (
             f"profile of sdxl not saved in {tmp_path / 'file' / 'profiles'}: Not a directory; "
             "the next call searches again. Name a folder that can be written to with profiles=..."
         )
         assert digests(tmp_path) == before
-
-
-def test_an_alias_of_a_shipped_profile_is_remembered_in_a_copy(tmp_path, monkeypatch):
-    shipped = tmp_path / "shipped"
-    monkeypatch.setattr(bundled, "shipped_directory", lambda: shipped)
-    ProfileStore([], shipped).save(a_profile(), label="sd15")
-    before = digests(shipped)
-
-    store = ProfileStore(*bundled.directories())
-    path = store.remember_alias(store.find(a_profile().key), "folder")
-    assert path.is_relative_to(tmp_path / "cache" / "profiles")
-    assert digests(shipped) == before
-    assert store.find(a_profile().key).aliases == ("folder",)
 
 
 def test_the_first_folder_wins_unless_other_versions_made_its_profile(tmp_path):
