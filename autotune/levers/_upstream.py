@@ -5,6 +5,7 @@ Each function says which line of the library it leans on; `tests/contract/test_c
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import Any, Literal
 
 import torch
@@ -72,7 +73,7 @@ def forget_hooks(pipe: Any) -> None:
     for part in networks(pipe).values():
         for module in part.modules():
             left = module.__dict__.get("forward")  # accelerate/hooks.py remove_hook_from_module leaves the bound method
-            if getattr(left, "__self__", None) is module and left.__func__ is type(module).forward:
+            if isinstance(left, MethodType) and left.__self__ is module and left.__func__ is type(module).forward:
                 del module.__dict__["forward"]
 
 

@@ -30,7 +30,8 @@ def kernel_of(attention: Attention, device: Device) -> Kernel:
     square = attention.head_dim == attention.value_dim
     if half and capability >= (8, 0) and not attention.masked and square and attention.head_dim <= _FLASH_HEAD_DIM:
         return "flash"
-    alignment = 8 if half else 4 if capability >= (8, 0) else 1
+    tensor_cores = capability >= (8, 0) or (half and capability >= (7, 0))
+    alignment = 1 if not tensor_cores else 8 if half else 4
     aligned = attention.head_dim % alignment == 0 and attention.value_dim % alignment == 0
     typed = attention.dtype in {"float32", "float16"} or (attention.dtype == "bfloat16" and capability >= (8, 0))
     return "efficient" if typed and aligned and capability >= (5, 0) else "math"

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 
 from autotune.errors import WorkloadError
 from autotune.records.estimate import PhaseName
-from autotune.records.trace import Segment, Trace
+from autotune.records.trace import EventKind, Segment, Trace
 from autotune.trace.quiet import quiet
 from autotune.trace.record import Borders, Recorder, Tape
 from autotune.trace.shortcuts import Shortcuts
@@ -128,6 +128,7 @@ class Session:
                         output = getattr(self._parts[component], call.method)(*args, **kwargs)
                     cut = self._cuts[-1]
                     del output
+                cut.tape.events += _ends_of_strangers(segment)
                 fresh.append(cut.tape.segment(component, call.method, segment.phase, segment.turn, segment.weights))
         self._calls = kept
         return trace.replaced(component, fresh)
@@ -255,6 +256,13 @@ class Session:
 
     def _recorded_calls(self) -> int:
         return sum(cut.component in self._denoisers for cut in self._cuts)
+
+
+def _ends_of_strangers(segment: Segment) -> list[tuple[int, int, int]]:
+    """Frees of tensors from before the segment: its inputs, which a recording by itself does not see end."""
+    born = set(segment.ref[segment.kind == EventKind.ALLOC].tolist())
+    events = zip(segment.kind.tolist(), segment.ref.tolist(), segment.size.tolist(), strict=True)
+    return [event for event in events if event[0] == EventKind.FREE and event[1] not in born]
 
 
 @dataclass(frozen=True)

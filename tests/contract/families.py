@@ -1,0 +1,103 @@
+"""The six tiny pipelines as the contract suites take them: a call, a batch, a tile, processors worth replacing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations, product
+from typing import Any
+
+import diffusers
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+
+from autotune.flow.job import Job, job_for
+from autotune.probe.gpu import cpu_device
+from autotune.records.device import Device
+from autotune.records.plan import Plan
+from benchmarks.tiny import CALLS, PIPELINES, generate
+
+CPU = cpu_device()
+CARD = Device(
+    name="a card",
+    kind="cuda",
+    torch_device="cuda:0",
+    compute_capability=(8, 6),
+    total_bytes=12 * 10**9,
+    bandwidth_bytes_per_s=360e9,
+    fp32_flops_per_s=12.7e12,
+    tf32_flops_per_s=12.7e12,
+    fp16_flops_per_s=25.5e12,
+    bf16_flops_per_s=25.5e12,
+    pcie_generation=4,
+    pcie_width=16,
+)
+FAMILIES = tuple(PIPELINES)
+
+_SIZES = {
+    "sd": {"height": 32, "width": 32},
+    "sdxl": {"height": 32, "width": 32},
+    "wan": {"height": 64, "width": 32, "num_frames": 5},
+}
+TILES = {"sd": 16, "sdxl": 16, "flux": 4, "sd3": 16, "wan": 32, "ltx": 16}
+"""An edge in pixels that cuts the image of the call."""
+HALF_LEVERS = ("float16", "bfloat16")
+
+
+def call_of(family: str, *, batch: int = 1) -> dict[str, Any]:
+    """The call's arguments without prompt and generator; as small as every lever allows."""
+    per_prompt = "num_videos_per_prompt" if family in {"wan", "ltx"} else "num_images_per_prompt"
+    return {**CALLS[family], **_SIZES.get(family, {}), per_prompt: batch}
+
+
+def build(family: str, *, processors: bool = False) -> Any:
+    """A fresh pipeline; with `processors` its attention is vanilla, SDXL's UNet sliced."""
+    torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for each other
+    diffusers.utils.logging.set_verbosity_error()
+    pipe = PIPELINES[family]()
+    if processors:
+        for part in (getattr(pipe, "unet", None), pipe.vae):
+            if hasattr(part, "set_attn_processor"):
+                part.set_attn_processor(AttnProcessor())
+        if family == "sdxl":
+            pipe.enable_attention_slicing(1)
+    return pipe
+
+
+def run(family: str, pipe: Any, *, batch: int = 1) -> torch.Tensor:
+    """One seeded call."""
+    return generate(family, pipe, **call_of(family, batch=batch))
+
+
+def job(family: str, pipe: Any, *, device: Device = CPU, batch: int = 1) -> Job:
+    """The same call as something to plan for."""
+    call = {"prompt": "a cat", **call_of(family, batch=batch)}
+    return job_for(pipe, device=device, workload=call, example=None, calls=1, undo=True)
+
+
+def values_of(family: str) -> dict[str, tuple[Any, ...]]:
+    """All values of every lever but TF32, which the CPU has not."""
+    return {
+        "dtype": ("as_is", *HALF_LEVERS),
+        "tf32": (False,),
+        "attention": ("as_is", "sdpa"),
+        "vae_slicing": (False, True),
+        "vae_tiling": (False, TILES[family]),
+        "offload": ("none", "model", "sequential"),
+    }
+
+
+def sampled(values: dict[str, tuple[Any, ...]], count: int) -> list[Plan]:
+    """Plans that together hold every pair of values, as far as `count` goes: always the plan with most new pairs next."""
+    left = [Plan(**dict(zip(values, chosen, strict=True))) for chosen in product(*values.values())]
+    seen: set[Any] = set()
+    picked = []
+    while left and len(picked) < count:
+        best = max(left, key=lambda plan: len(set(_pairs(plan)) - seen))
+        left.remove(best)
+        seen |= set(_pairs(best))
+        picked.append(best)
+    return picked
+
+
+def _pairs(plan: Plan) -> Iterator[Any]:
+    return combinations(plan.values.items(), 2)

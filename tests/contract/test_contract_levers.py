@@ -1,0 +1,338 @@
+"""What every lever keeps, on every pipeline: it can be taken back to the bit, pulled twice, and fails whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import accelerate
+import pytest
+import torch
+
+from autotune.errors import PlanError
+from autotune.levers import _upstream, engine
+from autotune.levers.base import Lever, Subject
+from autotune.levers.engine import ORDER
+from autotune.records.plan import LEVERS, Plan
+from tests.contract.families import CARD, CPU, FAMILIES, TILES, build, job, run
+
+HALF_TOLERANCE = 0.05  # of images between 0 and 1; five times what is seen with these weights
+EXACT_TOLERANCE = 1e-4
+
+
+def other_values(lever: Lever, family: str) -> tuple[Any, ...]:
+    """The values that change something."""
+    return {
+        "dtype": ("float16", "bfloat16"),
+        "tf32": (True,),
+        "attention": ("sdpa",),
+        "vae_slicing": (True,),
+        "vae_tiling": (TILES[family],),
+        "offload": ("model", "sequential"),
+    }[lever.name]
+
+
+def subject_of(lever: Lever, family: str, pipe: Any) -> Subject:
+    return Subject(pipe, CARD if lever.name == "tf32" else CPU, job(family, pipe, batch=2).largest)
+
+
+class Snapshot:
+    """Everything a lever may touch: the objects themselves, and a copy of what tensors hold."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = {name: value for name, value in vars(pipe).items() if name != "_autotune"}
+        self.modules = [
+            {**vars(m), "_parameters": dict(m._parameters), "_buffers": dict(m._buffers), "_modules": dict(m._modules)}
+            for m in modules(pipe)
+        ]
+        self.tensors = {id(t): (t, t.detach().clone()) for m in modules(pipe) for t in tensors(m) if not t.is_meta}
+        self.precision = torch.get_float32_matmul_precision()
+
+    def assert_same(self, pipe: Any) -> None:
+        now = Snapshot(pipe)
+        assert now.pipe.keys() == self.pipe.keys()
+        for before, after in zip(self.modules, now.modules, strict=True):
+            assert after.keys() == before.keys()
+            for name, value in before.items():
+                assert _same(after[name], value), name
+        assert now.tensors.keys() == self.tensors.keys()
+        for tensor, data in self.tensors.values():
+            assert torch.equal(tensor, data)
+            assert tensor.dtype == data.dtype
+        assert now.precision == self.precision
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(one[key] is other[key] for key in one)
+    return one is other or (not isinstance(one, torch.Tensor) and one == other)
+
+
+def modules(pipe: Any) -> list[torch.nn.Module]:
+    return [module for part in _upstream.networks(pipe).values() for module in part.modules()]
+
+
+def tensors(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [t for table in (module._parameters, module._buffers) for t in table.values() if t is not None]
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+class TestEachLever:
+    """Each lever by itself."""
+
+    @pytest.fixture(params=ORDER, ids=lambda lever: lever.name)
+    def lever(self, request):
+        return request.param
+
+    def test_undo_is_identity(self, lever, family):
+        pipe = build(family, processors=True)
+        before = Snapshot(pipe)
+        for value in other_values(lever, family):
+            undo = lever.apply(subject_of(lever, family, pipe), value, undo=True)
+            undo()
+            before.assert_same(pipe)
+
+    def test_pulled_twice_and_taken_back_twice(self, lever, family):
+        pipe = build(family, processors=True)
+        subject, value = subject_of(lever, family, pipe), other_values(lever, family)[0]
+        before = Snapshot(pipe)
+        first = lever.apply(subject, value, undo=True)
+        second = lever.apply(subject, value, undo=True)
+        second()
+        first()
+        before.assert_same(pipe)
+
+    def test_its_present_value_may_stay(self, lever, family):
+        pipe = build(family)
+        subject = subject_of(lever, family, pipe)
+        assert lever.read(pipe) == getattr(Plan(), lever.name)
+        lever.check(subject, lever.read(pipe))
+        assert getattr(Plan(), lever.name) in lever.domain(subject).values
+
+    def test_its_domain_can_be_applied(self, lever, family):
+        pipe = build(family, processors=True)
+        subject = subject_of(lever, family, pipe)
+        domain = lever.domain(subject)
+        assert domain.reason
+        for value in domain.values:
+            lever.check(subject, value)
+
+
+def test_every_field_of_a_plan_has_one_lever():
+    assert sorted(lever.name for lever in ORDER) == sorted(LEVERS)
+
+
+class TestEngine:
+    """All levers together, through the engine."""
+
+    def plan(self, family, **changes):
+        values = {"dtype": "bfloat16", "attention": "sdpa", "vae_slicing": True, "vae_tiling": TILES[family]}
+        return Plan(**{**values, "offload": "model", **changes})
+
+    def test_restore_is_identity(self, family):
+        pipe = build(family, processors=True)
+        run(family, pipe)
+        before = Snapshot(pipe)
+        for offload in ("model", "sequential"):
+            call = job(family, pipe).largest
+            engine.apply(pipe, self.plan(family, offload=offload), device=CPU, workload=call)
+            run(family, pipe)
+            assert engine.restore(pipe) is True
+            assert engine.restore(pipe) is False
+            before.assert_same(pipe)
+
+    def test_twice_is_once(self, family):
+        pipe = build(family, processors=True)
+        before, call = Snapshot(pipe), job(family, pipe).largest
+        handle = engine.apply(pipe, self.plan(family), device=CPU, workload=call)
+        once = Snapshot(pipe)
+        assert engine.apply(pipe, self.plan(family, id="p9"), device=CPU, workload=call) is handle
+        once.assert_same(pipe)
+        engine.restore(pipe)
+        before.assert_same(pipe)
+
+    def test_another_plan_replaces_it(self, family):
+        pipe = build(family, processors=True)
+        before, call = Snapshot(pipe), job(family, pipe).largest
+        engine.apply(pipe, self.plan(family), device=CPU, workload=call)
+        engine.apply(pipe, Plan(attention="sdpa"), device=CPU, workload=call)
+        assert engine.handle_of(pipe).plan.changes == {"attention": "sdpa"}
+        assert _upstream.placement(pipe) == "none"
+        assert all(t.dtype != torch.bfloat16 for module in modules(pipe) for t in tensors(module))
+        engine.restore(pipe)
+        before.assert_same(pipe)
+
+    def test_a_step_that_fails_takes_the_others_back(self, family):
+        pipe = build(family, processors=True)
+
+        def no_room(**_):
+            raise RuntimeError("no room on the card")
+
+        pipe.enable_model_cpu_offload = no_room
+        before, plan = Snapshot(pipe), self.plan(family)
+        with pytest.raises(PlanError) as caught:
+            engine.apply(pipe, plan, device=CPU, workload=job(family, pipe).largest)
+        assert str(caught.value) == f"applying {plan.changes} failed and was rolled back: no room on the card"
+        assert engine.handle_of(pipe) is None
+        before.assert_same(pipe)
+
+    def test_an_interruption_takes_the_others_back(self, family):
+        pipe = build(family, processors=True)
+
+        def interrupted(**_):
+            raise KeyboardInterrupt
+
+        pipe.enable_model_cpu_offload = interrupted
+        before = Snapshot(pipe)
+        with pytest.raises(KeyboardInterrupt):
+            engine.apply(pipe, self.plan(family), device=CPU, workload=job(family, pipe).largest)
+        before.assert_same(pipe)
+
+
+class TestOutputs:
+    """What a lever may change of the image."""
+
+    @pytest.fixture
+    def baseline(self, family):
+        pipe = build(family, processors=True)
+        return pipe, run(family, pipe, batch=2)
+
+    def changed(self, family, pipe, plan):
+        engine.apply(pipe, plan, device=CPU, workload=job(family, pipe, batch=2).largest)
+        return run(family, pipe, batch=2)
+
+    def test_exact_levers_change_nothing(self, family, baseline):
+        pipe, image = baseline
+        for plan in (
+            Plan(attention="sdpa"),
+            Plan(vae_slicing=True),
+            Plan(offload="model"),
+            Plan(offload="sequential"),
+            Plan(attention="sdpa", vae_slicing=True, offload="sequential"),
+        ):
+            assert plan.lane == "exact"
+            torch.testing.assert_close(self.changed(family, pipe, plan), image, rtol=0, atol=EXACT_TOLERANCE)
+        engine.restore(pipe)
+        torch.testing.assert_close(run(family, pipe, batch=2), image, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_half_precision_is_near(self, family, baseline, dtype):
+        pipe, image = baseline
+        lowered = self.changed(family, pipe, Plan(dtype=dtype))
+        assert {p.dtype for p in pipe.vae.parameters()} == {getattr(torch, dtype)}
+        assert lowered.isfinite().all()
+        assert (lowered.float() - image).abs().mean() < HALF_TOLERANCE
+        engine.restore(pipe)
+        torch.testing.assert_close(run(family, pipe, batch=2), image, rtol=0, atol=0)
+
+    def test_tiles_make_a_whole_image(self, family, baseline):
+        pipe, image = baseline
+        tiled = self.changed(family, pipe, Plan(vae_tiling=TILES[family]))
+        assert pipe.vae.use_tiling
+        assert tiled.shape == image.shape
+        assert tiled.isfinite().all()
+        assert not torch.equal(tiled, image)
+
+
+class TestTakenOver:
+    """A pipeline that its owner had offloaded."""
+
+    @pytest.mark.parametrize("mode", ["model", "sequential"])
+    def test_offload_is_taken_over_and_given_back(self, family, mode):
+        pipe = build(family)
+        data = {
+            f"{name}.{path}": tensor.clone()
+            for name, part in _upstream.networks(pipe).items()
+            for path, tensor in part.state_dict().items()
+        }
+        image = run(family, pipe)
+        if mode == "model":
+            pipe.enable_model_cpu_offload(device="cpu")
+        else:
+            for part in _upstream.networks(pipe).values():
+                accelerate.cpu_offload(part, torch.device("cpu"), offload_buffers=len(part._parameters) > 0)
+        engine.apply(pipe, Plan(attention="sdpa"), device=CPU, workload=job(family, pipe).largest)
+        assert _upstream.placement(pipe) == "none"
+        assert not any(hasattr(module, "_hf_hook") for module in modules(pipe))
+        for name, part in _upstream.networks(pipe).items():
+            for path, tensor in part.state_dict().items():
+                assert torch.equal(tensor, data[f"{name}.{path}"])
+        engine.restore(pipe)
+        assert _upstream.placement(pipe) == mode
+        torch.testing.assert_close(run(family, pipe), image, rtol=0, atol=0)
+
+
+class TestRefusals:
+    """Values that a pipeline cannot take, in words."""
+
+    def refused(self, pipe, plan, device=CPU):
+        before = Snapshot(pipe)
+        with pytest.raises(PlanError) as caught:
+            engine.apply(pipe, plan, device=device, workload=job("sd", build("sd")).largest)
+        before.assert_same(pipe)
+        return str(caught.value)
+
+    def test_half_precision_is_the_owners_choice(self):
+        pipe = build("sd")
+        for part in _upstream.networks(pipe).values():
+            part.to(torch.float16)
+        assert self.refused(pipe, Plan(dtype="bfloat16")) == (
+            "dtype='bfloat16' cannot be applied: no network has fp32 weights; what works is 'as_is'"
+        )
+
+    def test_tf32_needs_tensor_cores(self):
+        old = CARD.model_copy(update={"name": "Tesla T4", "compute_capability": (7, 5), "tf32_flops_per_s": None})
+        reason = "has no TF32 (compute capability 8.0 and later); what works is False"
+        assert self.refused(build("sd"), Plan(tf32=True)) == f"tf32=True cannot be applied: CPU {reason}"
+        assert self.refused(build("sd"), Plan(tf32=True), old) == f"tf32=True cannot be applied: Tesla T4 {reason}"
+
+    def test_slices_and_tiles_need_a_vae_that_can(self):
+        pipe = build("sd")
+        pipe.vae = pipe.unet
+        assert self.refused(pipe, Plan(vae_slicing=True)) == (
+            "vae_slicing=True cannot be applied: the VAE's class cannot slice; what works is False"
+        )
+        assert self.refused(pipe, Plan(vae_tiling=32)) == (
+            "vae_tiling=32 cannot be applied: the VAE's class cannot tile, or not with a chosen size; what works is False"
+        )
+
+    @pytest.mark.parametrize("edge", [4, 30])
+    def test_a_tile_is_made_of_whole_latents(self, edge):
+        assert self.refused(build("sd"), Plan(vae_tiling=edge)) == (
+            f"vae_tiling={edge} cannot be applied: a tile's edge is a multiple of 8 pixels for this VAE, for example 64"
+        )
+
+    def test_model_offload_needs_an_order(self):
+        pipe = build("sd")
+        pipe.model_cpu_offload_seq = None
+        assert self.refused(pipe, Plan(offload="model")) == (
+            "offload='model' cannot be applied: StableDiffusionPipeline declares no order for model offload; "
+            "what works is 'none'"
+        )
+
+    def test_sequential_offload_cannot_empty_weight_norm(self):
+        pipe = build("sd")
+        conv = pipe.vae.decoder.conv_out
+        conv.weight_g = torch.nn.Parameter(torch.ones(3))
+        assert self.refused(pipe, Plan(offload="sequential")) == (
+            "offload='sequential' cannot be applied: vae uses weight_norm, which sequential offload cannot empty; "
+            "what works is 'none'"
+        )
+
+    def test_a_device_map_excludes_offload(self):
+        pipe = build("sd")
+        pipe.hf_device_map = {"unet": 0, "vae": 1}
+        assert self.refused(pipe, Plan(offload="model")) == (
+            "offload='model' cannot be applied: the pipeline is spread by a device map; "
+            "call pipe.reset_device_map() first; what works is 'none'"
+        )
+
+    def test_group_offload_is_not_taken_over(self):
+        pipe, cpu = build("flux"), torch.device("cpu")
+        pipe.transformer.enable_group_offload(onload_device=cpu, offload_device=cpu, offload_type="leaf_level")
+        assert self.refused(pipe, Plan()) == (
+            "the pipeline is group-offloaded, which cannot be taken over yet; load it without group offload"
+        )

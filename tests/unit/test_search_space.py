@@ -1,0 +1,38 @@
+"""The product of domains, and what a caller may fix in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotune.errors import PlanError
+from autotune.search.space import Space
+
+SPACE = Space(
+    values={"dtype": ("as_is", "float16"), "vae_tiling": (False, 512, 256), "offload": ("none", "model")},
+    reasons={"dtype": "fp32 weights"},
+)
+
+
+def test_every_plan_comes_once_under_its_own_name():
+    plans = list(SPACE.plans())
+    assert len(plans) == SPACE.size == 12
+    assert [plan.id for plan in plans] == [f"p{n}" for n in range(12)]
+    assert len({tuple(plan.values.items()) for plan in plans}) == 12
+    assert plans[0].changes == {}
+
+
+def test_a_kept_lever_has_one_value_and_a_forbidden_one_its_first():
+    space = SPACE.restricted(keep={"offload": "model"}, forbid=("vae_tiling",))
+    assert space.values == {"dtype": ("as_is", "float16"), "vae_tiling": (False,), "offload": ("model",)}
+    assert SPACE.size == 12
+
+
+def test_a_kept_value_need_not_be_offered():
+    assert SPACE.restricted(keep={"vae_tiling": 128}).values["vae_tiling"] == (128,)
+
+
+@pytest.mark.parametrize("restriction", [{"keep": {"vae_tilling": False}}, {"forbid": ("vae_tilling",)}])
+def test_an_unknown_lever_is_refused(restriction):
+    with pytest.raises(PlanError) as caught:
+        SPACE.restricted(**restriction)
+    assert str(caught.value) == "no lever 'vae_tilling'; nearest: vae_tiling, vae_slicing, attention"

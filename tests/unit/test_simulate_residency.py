@@ -1,0 +1,57 @@
+"""Who is on the device in each segment, for sequences made up by hand."""
+
+from __future__ import annotations
+
+from autotune.simulate.residency import Move, model_offload, never_waits, resident, sequential_offload
+from tests.unit.handmade import model
+
+CALLS = ["", "text_encoder", "", "unet", "unet", "vae", ""]
+ORDER = ("text_encoder", "image_encoder", "unet", "vae")
+
+
+def present(stays):
+    return ["+".join(sorted(stay.components)) for stay in stays]
+
+
+def test_resident_keeps_everything_and_moves_nothing():
+    stays = resident(model("text_encoder", "unet", "vae"), CALLS)
+    assert present(stays) == ["text_encoder+unet+vae"] * 7
+    assert not any(stay.moves for stay in stays)
+
+
+def test_model_offload_swaps_along_the_order():
+    stays = model_offload(model("text_encoder", "unet", "vae", sequence=ORDER), CALLS)
+    assert present(stays) == ["", "text_encoder", "text_encoder", "unet", "unet", "vae", "vae"]
+    assert [stay.moves for stay in stays] == [
+        (),
+        (Move("in", "text_encoder"),),
+        (),
+        (Move("out", "text_encoder"), Move("in", "unet")),
+        (),
+        (Move("out", "unet"), Move("in", "vae")),
+        (),
+    ]
+
+
+def test_a_component_called_out_of_order_meets_those_that_came_later():
+    stays = model_offload(model("text_encoder", "unet", "vae", sequence=ORDER), ["vae", "text_encoder", "unet", "vae"])
+    assert present(stays) == ["vae", "text_encoder+vae", "unet+vae", "vae"]
+
+
+def test_one_outside_the_order_stays_to_the_end():
+    stays = model_offload(model("text_encoder", "controlnet", "unet", sequence=ORDER), ["controlnet", "unet"])
+    assert present(stays) == ["controlnet", "controlnet+unet"]
+
+
+def test_an_excluded_one_is_there_from_the_start():
+    facts = model("unet", "checker", sequence=ORDER, excluded=("checker",))
+    assert present(model_offload(facts, ["unet", "checker"])) == ["checker+unet", "checker+unet"]
+    assert present(sequential_offload(facts, ["unet", "checker"])) == ["checker", "checker"]
+    assert never_waits(facts, "model") == never_waits(facts, "sequential") == {"checker"}
+
+
+def test_an_excluded_one_that_is_in_the_order_is_swapped_all_the_same():
+    facts = model("text_encoder", "unet", sequence=("text_encoder", "unet"), excluded=("unet",))
+    assert present(model_offload(facts, ["text_encoder", "unet"])) == ["text_encoder", "unet"]
+    assert never_waits(facts, "model") == frozenset()
+    assert present(sequential_offload(facts, ["text_encoder"])) == ["unet"]

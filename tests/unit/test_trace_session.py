@@ -1,0 +1,182 @@
+"""Recording a call: its phases and turns, what falls back, what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import HeunDiscreteScheduler, PNDMScheduler
+
+from autotune.errors import WorkloadError
+from autotune.flow.job import job_for
+from autotune.flow.planning import as_it_is
+from autotune.records.trace import EventKind
+from autotune.simulate.latency import LATENCY_MARGIN
+from autotune.simulate.workspace import margin_bytes
+from autotune.trace.session import Session
+from autotune.units import GIB
+from benchmarks.tiny import CALLS, sd, sdxl
+from tests.unit.handmade import CARD
+
+CALL = {**CALLS["sd"], "height": 32, "width": 32, "prompt": "a cat", "output_type": "pt"}
+
+
+def record(pipe, *, steps=2, **changes):
+    return Session(pipe, denoisers=frozenset({"unet"})).record({**CALL, **changes}, steps=steps)
+
+
+def outline(trace):
+    return [(s.component, s.method, s.phase, s.turn) for s in trace.segments if s.component]
+
+
+def test_phases_and_turns():
+    assert outline(record(sd())) == [
+        ("text_encoder", "forward", "encoding", -1),
+        ("text_encoder", "forward", "encoding", -1),  # the negative prompt
+        ("unet", "forward", "denoising", 0),
+        ("unet", "forward", "denoising", 1),
+        ("vae", "decode", "decoding", -1),
+    ]
+
+
+def test_without_guidance_there_is_no_negative_prompt():
+    assert len(outline(record(sd(), guidance_scale=1.0))) == 4
+
+
+def test_what_is_born_dies_or_is_the_result():
+    trace = record(sd())
+    ends = {EventKind.ALLOC: {}, EventKind.FREE: {}}
+    for segment in trace.segments:
+        for kind, ref, size in zip(segment.kind, segment.ref, segment.size, strict=True):
+            if kind in ends:
+                assert int(ref) not in ends[kind]
+                ends[kind][int(ref)] = int(size)
+    assert ends[EventKind.FREE].items() <= ends[EventKind.ALLOC].items()
+    left = sum(ends[EventKind.ALLOC].values()) - sum(ends[EventKind.FREE].values())
+    image = 3 * 32 * 32 * 4
+    assert 0 <= left <= 2 * image
+
+
+def test_recording_twice_gives_the_same_twice():
+    session = Session(sd(), denoisers=frozenset({"unet"}))
+    first, second = (session.record(CALL, steps=2) for _ in range(2))
+    for one, other in zip(first.segments, second.segments, strict=True):
+        assert one.size.tolist() == other.size.tolist()
+        assert one.kind.tolist() == other.kind.tolist()
+
+
+def test_recording_the_vae_again_changes_nothing_else():
+    session = Session(sd(), denoisers=frozenset({"unet"}))
+    first = session.record(CALL, steps=2)
+    again = session.rerecord(first, "vae")
+    for one, other in zip(first.segments, again.segments, strict=True):
+        assert (one is other) == (one.component != "vae")
+        assert one.kind.tolist() == other.kind.tolist()
+        assert one.size.tolist() == other.size.tolist()
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps", "calls"),
+    [(None, 1, 1), (None, 2, 2), (None, 30, 30), (PNDMScheduler, 30, 31), (HeunDiscreteScheduler, 30, 59)],
+)
+def test_denoiser_calls_of_the_whole_run(scheduler, steps, calls):
+    pipe = sd()
+    if scheduler is not None:
+        options = {"skip_prk_steps": True} if scheduler is PNDMScheduler else {}
+        pipe.scheduler = scheduler.from_config(pipe.scheduler.config, **options)
+    assert record(pipe, steps=steps).denoiser_calls == pytest.approx(calls, abs=1)
+
+
+def test_a_vae_that_the_pipeline_upcasts_weighs_twice_from_then_on():
+    pipe = sdxl()
+    for name in ("text_encoder", "text_encoder_2", "unet", "vae"):
+        getattr(pipe, name).to(torch.float16)
+    trace = record(pipe)
+    decode = next(segment for segment in trace.segments if segment.component == "vae")
+    full = sum(p.numel() * 4 for p in pipe.vae.parameters())
+    assert full <= decode.weights["vae"] <= full * 1.1
+    assert trace.weights["vae"] < 0.6 * decode.weights["vae"]
+    assert {pipe.vae.dtype} == {torch.float16}
+
+
+def test_a_component_that_fails_on_fakes_falls_back():
+    pipe = sd()
+
+    def fails(*_, **__):
+        raise RuntimeError("reads its weights\nand more")
+
+    pipe.vae.decode = fails
+    trace = record(pipe)
+    assert trace.untraced == {"vae": "RuntimeError: reads its weights"}
+    assert [name for name, *_ in outline(trace)] == ["text_encoder", "text_encoder", "unet", "unet"]
+
+
+def test_what_comes_after_a_failure_is_named_too():
+    pipe = sd()
+
+    def fails(*_, **__):
+        raise RuntimeError
+
+    pipe.unet.forward = fails
+    assert record(pipe).untraced == {
+        "unet": "RuntimeError: no message",
+        "vae": "not reached: unet stopped the trace",
+    }
+
+
+class Packed(torch.nn.Parameter):
+    """Stands for a quantised weight."""
+
+
+def test_weights_of_an_unknown_class_fall_back():
+    pipe = sd()
+    layer = pipe.unet.conv_in
+    layer.weight = Packed(layer.weight.detach(), requires_grad=False)
+    trace = record(pipe)
+    assert trace.untraced == {"unet": "weights of class Packed", "vae": "not reached: unet stopped the trace"}
+    assert type(pipe.unet.conv_in.weight) is Packed
+
+
+def test_an_estimate_says_what_was_not_traced_and_widens_its_margin():
+    def estimate(pipe):
+        job = job_for(pipe, device=CARD, workload=CALL, example=None, calls=1, undo=True)
+        return as_it_is(job).estimate
+
+    pipe = sd()
+    pipe.vae.decode = lambda *_, **__: 1 / 0
+    whole, fallen = estimate(sd()), estimate(pipe)
+    vae_bytes = sum(-(-t.numel() * t.itemsize // 512) * 512 for t in pipe.vae.parameters())
+    assert fallen.notes == ("vae could not be traced (ZeroDivisionError: division by zero): weights only",)
+    assert fallen.margin_bytes == margin_bytes(CARD, fallen.process_bytes) + round(vae_bytes / 2) + 2 * GIB
+    assert (whole.notes, whole.latency_margin, fallen.latency_margin) == ((), LATENCY_MARGIN, 1.0)
+    assert fallen.phase("denoising") == whole.phase("denoising")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"height": 33},
+            "StableDiffusionPipeline refuses this call: `height` and `width` have to be divisible by 8 but are 33 and 32.",
+        ),
+        (
+            {"prompt": None},
+            "StableDiffusionPipeline refuses this call: Provide either `prompt` or `prompt_embeds`. "
+            "Cannot leave both `prompt` and `prompt_embeds` undefined.",
+        ),
+    ],
+)
+def test_a_call_that_the_pipeline_refuses(changes, message):
+    with pytest.raises(WorkloadError) as caught:
+        record(sd(), **changes)
+    assert str(caught.value) == message
+
+
+def test_after_a_refusal_the_session_still_records():
+    session = Session(sd(), denoisers=frozenset({"unet"}))
+    with pytest.raises(WorkloadError):
+        session.record({**CALL, "height": 33}, steps=2)
+    assert session.record(CALL, steps=2).untraced == {}
+
+
+def test_output_for_people_is_traced_too():
+    assert record(sd(), output_type="pil").untraced == {}
