@@ -75,11 +75,11 @@ def job(family: str, pipe: Any, *, device: Device = CPU, batch: int = 1) -> Job:
 
 
 def values_of(family: str) -> dict[str, tuple[Any, ...]]:
-    """All values of every lever but TF32, which the CPU has not."""
+    """All values of every lever but TF32, which the CPU has not, and processors where none can be replaced."""
     return {
         "dtype": ("as_is", *HALF_LEVERS),
         "tf32": (False,),
-        "attention": ("as_is", "sdpa"),
+        "attention": ("as_is",) if family in {"wan", "ltx"} else ("as_is", "sdpa"),
         "vae_slicing": (False, True),
         "vae_tiling": (False, TILES[family]),
         "offload": ("none", "model", "sequential"),

@@ -108,7 +108,9 @@ def test_a_compiled_module_holds_the_original():
 def test_model_classes_say_what_they_keep_in_fp32():
     assert hasattr(ModelMixin, "_keep_in_fp32_modules"), "diffusers: ModelMixin._keep_in_fp32_modules is gone"
     assert hasattr(PreTrainedModel, "_keep_in_fp32_modules"), "transformers: _keep_in_fp32_modules is gone"
-    assert hasattr(PreTrainedModel, "_keep_in_fp32_modules_strict"), "transformers: _keep_in_fp32_modules_strict is gone"
+    assert hasattr(PreTrainedModel, "_keep_in_fp32_modules_strict"), (
+        "transformers: _keep_in_fp32_modules_strict is gone"
+    )
     wan = build("wan")
     kept = _upstream.kept_in_fp32(wan.transformer, torch.bfloat16)
     assert "time_embedder" in kept, "diffusers: Wan's transformer no longer keeps modules in fp32"

@@ -130,7 +130,12 @@ def model(
 
 
 def estimate(
-    *, process_bytes: int = 10**9, host_ram_bytes: int = 0, latency_s: float = 1.0, margin_bytes: int = 0, **changes: Any
+    *,
+    process_bytes: int = 10**9,
+    host_ram_bytes: int = 0,
+    latency_s: float = 1.0,
+    margin_bytes: int = 0,
+    **changes: Any,
 ) -> Estimate:
     """An estimate with these totals; denoising takes all of the time and the memory."""
     phases = tuple(

@@ -92,7 +92,9 @@ def test_each_lever_has_a_reason():
     resident = candidate(Plan(dtype="float16"), process_bytes=4 * 10**9, latency_s=10.0)
     others = [
         candidate(Plan(), process_bytes=8 * 10**9, latency_s=30.0),
-        candidate(Plan(dtype="float16", offload="model"), process_bytes=3 * 10**9, host_ram_bytes=10**9, latency_s=12.0),
+        candidate(
+            Plan(dtype="float16", offload="model"), process_bytes=3 * 10**9, host_ram_bytes=10**9, latency_s=12.0
+        ),
     ]
     evaluated = {tuple(c.plan.values.values()): c for c in (resident, *others)}
     assert with_reasons(resident, evaluated, space).plan.reasons == {

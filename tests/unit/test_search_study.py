@@ -45,7 +45,14 @@ def levers(candidates):
 
 def test_enumeration_estimates_every_plan_once_in_batches():
     asked, told = [], []
-    big = Space(values={**SPACE.values, "tf32": (False, True), "attention": ("as_is", "sdpa"), "vae_tiling": (False, *range(8, 88, 8))})
+    big = Space(
+        values={
+            **SPACE.values,
+            "tf32": (False, True),
+            "attention": ("as_is", "sdpa"),
+            "vae_tiling": (False, *range(8, 88, 8)),
+        }
+    )
 
     def counting(plans):
         asked.append(len(plans))

@@ -125,7 +125,10 @@ def test_on_the_cpu_everything_is_in_ram():
 
 def test_a_component_without_a_trace_counts_with_its_weights_and_a_wider_bar():
     call = CALL.model_copy(
-        update={"segments": CALL.segments[:3], "untraced": {"vae": "RuntimeError: no fakes", "the pipeline's own code": "x"}}
+        update={
+            "segments": CALL.segments[:3],
+            "untraced": {"vae": "RuntimeError: no fakes", "the pipeline's own code": "x"},
+        }
     )
     estimate, traced = replayed(Plan(offload="model"), device=CARD, call=call), replayed(Plan(), device=CARD)
     assert estimate.notes == (

@@ -160,8 +160,10 @@ def test_an_estimate_says_what_was_not_traced_and_widens_its_margin():
         ),
         (
             {"prompt": None},
-            "StableDiffusionPipeline refuses this call: Provide either `prompt` or `prompt_embeds`. "
-            "Cannot leave both `prompt` and `prompt_embeds` undefined.",
+            (
+                "StableDiffusionPipeline refuses this call: Provide either `prompt` or `prompt_embeds`. "
+                "Cannot leave both `prompt` and `prompt_embeds` undefined."
+            ),
         ),
     ],
 )

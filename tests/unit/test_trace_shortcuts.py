@@ -70,7 +70,7 @@ def test_copied_tiles_are_as_good_as_traced_ones(family, monkeypatch):
         copied, real = segment_memory(vae, device), segment_memory(whole, device)
         assert copied.peak.total_bytes == real.peak.total_bytes
         assert copied.leaf_peak.total_bytes == real.leaf_peak.total_bytes
-        assert (copied.net_bytes, copied.leaf_bytes, copied.leaf_modules) == (real.net_bytes, real.leaf_bytes, real.leaf_modules)
+        assert copied[2:] == real[2:]
 
 
 def test_most_of_a_tiled_decode_is_copied(monkeypatch):

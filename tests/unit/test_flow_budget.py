@@ -1,0 +1,88 @@
+"""Caps: what was asked, what is there, and the line that says which counts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from autotune.errors import BadSizeError
+from autotune.flow.budget import Held, budget_for, held_by
+from autotune.records.host import Host
+from benchmarks.tiny import sd
+from tests.unit.handmade import CARD, CPU
+
+BUSY = CARD.model_copy(update={"free_bytes": 7 * 10**9})
+HOST = Host(ram_total_bytes=32 * 10**9, ram_available_bytes=10 * 10**9, cores=8, os="Linux")
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "vram", "note"),
+    [
+        (CARD, None, 12 * 10**9, ""),
+        (CARD, "4GB", 4 * 10**9, ""),
+        (CARD, 12 * 10**9, 12 * 10**9, ""),
+        (CARD, "16GB", 12 * 10**9, "max_vram=16.00 GB is more than a card has (12.00 GB): planned for 12.00 GB"),
+        (BUSY, None, 7 * 10**9, ""),
+        (BUSY, "6GB", 6 * 10**9, ""),
+        (BUSY, "8GB", 7 * 10**9, "max_vram=8.00 GB is more than a card has free (7.00 GB): planned for 7.00 GB"),
+        (CPU, "8GB", 8 * 10**9, ""),
+    ],
+)
+def test_vram(device, asked, vram, note):
+    budget = budget_for(device, None, max_vram=asked, max_ram=None)
+    assert (budget.vram_bytes, budget.note, budget.ram_bytes) == (vram, note, None)
+
+
+def test_free_memory_is_never_more_than_the_card():
+    odd = CARD.model_copy(update={"free_bytes": 13 * 10**9})
+    assert budget_for(odd, None, max_vram=None, max_ram=None).vram_bytes == 12 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("host", "asked", "ram"),
+    [
+        (None, None, None),
+        (None, "6GB", 6 * 10**9),
+        (HOST, None, 10 * 10**9),
+        (HOST, "6GB", 6 * 10**9),
+        (HOST, "20GB", 10 * 10**9),
+    ],
+)
+def test_ram(host, asked, ram):
+    assert budget_for(CARD, host, max_vram=None, max_ram=asked).ram_bytes == ram
+
+
+def test_what_the_pipeline_holds_may_be_used():
+    budget = budget_for(BUSY, HOST, max_vram="9GB", max_ram="11GB", held=Held(10**9, 2 * 10**9))
+    assert (budget.vram_bytes, budget.ram_bytes) == (8 * 10**9, 11 * 10**9)
+    assert budget.note == "max_vram=9.00 GB is more than a card has free (8.00 GB): planned for 8.00 GB"
+
+
+def test_weights_are_held_once_and_where_they_lie():
+    pipe = sd()
+    nothing = held_by("sd15", CARD)
+    size = sum(t.numel() * t.itemsize for n in ("unet", "vae", "text_encoder") for t in tensors(getattr(pipe, n)))
+    assert nothing == (0, 0)
+    assert held_by(pipe, CARD) == (0, size)
+    assert held_by(pipe, CPU) == (size, size)
+    pipe.unet.to(torch.device("meta"))
+    assert held_by(pipe, CPU).ram_bytes < size
+
+
+def tensors(part):
+    return {*part.parameters(), *part.buffers()}
+
+
+@pytest.mark.parametrize(
+    ("name", "cap", "message"),
+    [
+        ("max_vram", "4Gb", "max_vram='4Gb' reads as bits; write max_vram='4GB' if you mean bytes"),
+        ("max_vram", "-1GB", "max_vram='-1GB' is not a size; write for example max_vram='4GB' or '3.7GiB'"),
+        ("max_ram", "0", "max_ram='0' is not a size; write for example max_ram='4GB' or '3.7GiB'"),
+        ("max_ram", 0, "max_ram=0 is not a positive number of bytes; write for example max_ram='4GB'"),
+    ],
+)
+def test_a_cap_that_is_no_size(name, cap, message):
+    with pytest.raises(BadSizeError) as caught:
+        budget_for(CARD, None, **{"max_vram": None, "max_ram": None, name: cap})
+    assert str(caught.value) == message

@@ -1,0 +1,172 @@
+"""Whatever is asked wrongly: the words, and the pipeline as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import ModularPipeline
+
+import autotune
+from autotune.errors import DoesNotFitError, NoAcceleratorError, PipelineError, PlanError, WorkloadError
+from autotune.levers import engine
+from autotune.records.plan import Plan
+from autotune.trace.twin import networks
+from benchmarks.tiny import CALLS, sd
+
+CALL = {**CALLS["sd"], "height": 32, "width": 32}
+
+
+def state_of(pipe):
+    modules = [module for part in networks(pipe).values() for module in part.modules()]
+    return {
+        "class": type(pipe),
+        "attributes": {name: id(value) for name, value in vars(pipe).items()},
+        "tensors": [{n: id(t) for n, t in {**m._parameters, **m._buffers}.items()} for m in modules],
+        "switches": [set(vars(module)) for module in modules],
+        "tiling": (pipe.vae.use_tiling, pipe.vae.tile_sample_min_size, pipe.vae.use_slicing),
+        "precision": torch.get_float32_matmul_precision(),
+        "optimised": engine.handle_of(pipe),
+    }
+
+
+def message(kind, pipe, **options):
+    before = state_of(pipe) if hasattr(pipe, "components") and "unet" in vars(pipe) else None
+    with pytest.raises(kind) as caught:
+        autotune.optimize(pipe, **{"workload": CALL, "profiles": False, "device": "cpu", **options})
+    if before:
+        assert state_of(pipe) == before
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        (
+            autotune.BadSizeError,
+            {"max_vram": "4Gb"},
+            "max_vram='4Gb' reads as bits; write max_vram='4GB' if you mean bytes",
+        ),
+        (
+            PlanError,
+            {"quality": "perfect"},
+            "no quality 'perfect'; it is one of exact, near, int8, int4; nearest: exact",
+        ),
+        (PlanError, {"objective": "speed"}, "no objective 'speed'; it is one of latency, memory; nearest: latency"),
+        (
+            PlanError,
+            {"keep": {"vae_tilling": False}},
+            (
+                "no lever 'vae_tilling'; it is one of dtype, tf32, attention, vae_slicing, vae_tiling, offload; "
+                "nearest: vae_tiling"
+            ),
+        ),
+        (PlanError, {"calls": 0}, "calls=0 is not a number of calls; write for example calls=20"),
+        (PlanError, {"calls": True}, "calls=True is not a number of calls; write for example calls=20"),
+        (
+            PlanError,
+            {"allow": {"step_cache"}},
+            "allow={'step_cache'}: there is no approximation of that name; none is built in yet, leave allow out",
+        ),
+        (PlanError, {"effort": "measure"}, "effort='measure' is not known; what there is: effort='predict'"),
+        (
+            PlanError,
+            {"keep": {"tf32": True}},
+            "tf32=True cannot be applied: CPU has no TF32 (compute capability 8.0 and later); what works is False",
+        ),
+        (
+            WorkloadError,
+            {"workload": {"hieght": 32}},
+            "StableDiffusionPipeline takes no argument 'hieght'; nearest: height, eta",
+        ),
+        (
+            WorkloadError,
+            {"workload": {"height": "tall"}},
+            "height='tall' is not a positive whole number; write for example height=512",
+        ),
+        (
+            WorkloadError,
+            {"workload": autotune.Workload(frames=8)},
+            "StableDiffusionPipeline takes no num_frames; leave frames out of the workload",
+        ),
+        (
+            WorkloadError,
+            {"workload": []},
+            "workload=[] names no call; give a Workload, a dict of call arguments, or a list of those",
+        ),
+        (
+            WorkloadError,
+            {"workload": {"height": 33, "width": 32}},
+            "StableDiffusionPipeline refuses this call: `height` and `width` have to be divisible by 8 but are 33 and 32.",
+        ),
+        (
+            PlanError,
+            {"plan": "fast"},
+            "expected a Plan, got str; autotune.plan(pipe) makes one, front['p3'].plan is one",
+        ),
+    ],
+)
+def test_words_and_nothing_changed(kind, options, words):
+    assert message(kind, sd(), **options) == words
+
+
+def test_a_device_that_is_not_here():
+    assert message(NoAcceleratorError, sd(), device="tpu").startswith(
+        "device='tpu' was asked for, but devices are named"
+    )
+
+
+def test_nothing_fits():
+    pipe = sd()
+    before = state_of(pipe)
+    with pytest.raises(DoesNotFitError) as caught:
+        autotune.optimize(pipe, max_vram="100KB", workload=CALL, profiles=False, device="cpu")
+    assert state_of(pipe) == before
+    words = str(caught.value)
+    assert words.startswith(
+        "max_vram=100 KB, but the smallest plan for StableDiffusionPipeline at 32x32, batch 1, 2 steps"
+    )
+    assert words.endswith("; no smaller workload fits this cap.")
+    pipe = autotune.optimize(pipe, max_vram=caught.value.smallest_bytes, workload=CALL, profiles=False, device="cpu")
+    assert engine.handle_of(pipe) is not None
+
+
+def test_an_earlier_plan_outlives_a_failed_one():
+    pipe = autotune.apply(sd(), Plan(dtype="bfloat16", vae_tiling=16), device="cpu", workload=CALL)
+    earlier = engine.handle_of(pipe).plan
+    for options in ({"max_vram": "100KB"}, {"workload": {"height": 33}}, {"keep": {"tf32": True}}):
+        with pytest.raises(autotune.AutotuneError):
+            autotune.optimize(pipe, **{"workload": CALL, "profiles": False, "device": "cpu", **options})
+        assert engine.handle_of(pipe).plan == earlier
+        assert pipe.unet.dtype == torch.bfloat16
+        assert pipe.vae.use_tiling
+    autotune.restore(pipe)
+    assert pipe.unet.dtype == torch.float32
+
+
+def test_not_a_pipeline():
+    for thing, name in ((sd().unet, "UNet2DConditionModel"), (7, "int"), (None, "NoneType")):
+        assert message(PipelineError, thing) == (
+            f"expected a diffusers DiffusionPipeline, got {name}; pass the pipeline itself, for example "
+            "StableDiffusionPipeline.from_pretrained(...); autotune.plan and autotune.explore also take a model's name"
+        )
+
+
+def test_a_modular_pipeline():
+    class SomeModularPipeline(ModularPipeline):
+        def __init__(self):
+            pass
+
+    assert message(PipelineError, SomeModularPipeline()) == (
+        "SomeModularPipeline is a modular pipeline, which is not supported yet; use the DiffusionPipeline of this model"
+    )
+
+
+@pytest.mark.parametrize("name", ["unet", "vae"])
+def test_a_missing_component(name):
+    pipe = sd()
+    setattr(pipe, name, None)
+    with pytest.raises(PipelineError) as caught:
+        autotune.optimize(pipe, workload=CALL, profiles=False, device="cpu")
+    assert str(caught.value) == (
+        f"StableDiffusionPipeline lacks {name}; load the pipeline with all its components, or set pipe.{name}"
+    )

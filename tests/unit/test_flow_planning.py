@@ -1,0 +1,153 @@
+"""From a question to a front: profiles answer without work, lists are planned for the worst, the nearest fit is real."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import autotune
+from autotune.flow import planning
+from autotune.flow.ask import Question, front_for
+from autotune.flow.job import job_for
+from autotune.flow.planning import as_it_is, estimator, front_of, space_of
+from autotune.flow.recall import open_store, recalled
+from autotune.flow.shrink import nearest_fit
+from autotune.records.plan import LEVERS, Plan
+from autotune.records.workload import Workload
+from autotune.search.space import Space
+from benchmarks.tiny import CALLS, ltx, sd
+from tests.unit.handmade import CARD, CPU
+
+SMALL, LARGE = ({"height": edge, "width": edge, "num_inference_steps": 2} for edge in (32, 64))
+
+
+def job(pipe, workload, device=CARD, **options):
+    usual = {"example": None, "calls": 1, "undo": True}
+    return job_for(pipe, device=device, workload=workload, **{**usual, **options})
+
+
+def fails(*_, **__):
+    raise AssertionError("nothing is to be traced or searched")
+
+
+def test_a_profile_answers_without_tracing_or_searching(tmp_path, monkeypatch):
+    pipe = sd()
+    question = Question(pipe, workload=SMALL, profiles=tmp_path, device="cpu")
+    first = front_for(question)
+    assert list(tmp_path.rglob("*.json"))
+    monkeypatch.setattr(planning, "front_of", fails)
+    monkeypatch.setattr(planning, "search", fails)
+    monkeypatch.setattr("autotune.trace.session.Session.__init__", fails)
+    again = front_for(question)
+    assert again.candidates == first.candidates
+    optimised = autotune.optimize(pipe, workload=SMALL, profiles=tmp_path, device="cpu")
+    assert autotune.explain(optimised).chosen.plan.values in [c.plan.values for c in first.candidates]
+    with pytest.raises(AssertionError):
+        front_for(Question(pipe, workload=LARGE, profiles=tmp_path, device="cpu"))
+
+
+def test_a_search_is_asked_for_once(tmp_path):
+    asked = []
+    one, store = job(sd(), SMALL), open_store(tmp_path)
+
+    def searching():
+        asked.append(1)
+        return front_of(one)
+
+    assert recalled(store, one, searching).candidates == recalled(store, one, searching).candidates
+    assert asked == [1]
+    other = job(sd(), SMALL, undo=False)
+    recalled(store, other, searching)
+    assert asked == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "options", [{"keep": {"vae_tiling": False}}, {"forbid": ("dtype",)}, {"workload": [SMALL, LARGE]}]
+)
+def test_an_answer_to_a_special_question_is_no_profile(tmp_path, options):
+    front_for(Question(sd(), **{"workload": SMALL, "profiles": tmp_path, "device": "cpu", **options}))
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_profiles_can_be_refused():
+    assert open_store(False) is None
+
+
+def test_several_workloads_are_planned_for_the_worst():
+    pipe = sd()
+    both, small, large = (job(pipe, workload) for workload in ([SMALL, LARGE], SMALL, LARGE))
+    space = space_of(both).restricted(keep={"dtype": "as_is"})
+    plans = list(space.plans())
+    answers = [estimator(one, space)(plans) for one in (both, small, large)]
+    assert both.largest == large.largest
+    for worst, little, much in zip(*answers, strict=True):
+        assert worst == (little if little.needed_bytes > much.needed_bytes else much)
+        assert worst.needed_bytes == max(little.needed_bytes, much.needed_bytes)
+
+
+def test_the_space_holds_every_lever_with_its_reason():
+    space = space_of(job(sd(), LARGE))
+    assert tuple(space.values) == ("dtype", "tf32", "attention", "vae_slicing", "vae_tiling", "offload")
+    assert set(space.values) == set(space.reasons) == set(LEVERS)
+    assert space.values["offload"] == ("none", "model", "sequential")
+    assert space.values["vae_tiling"] == (False, 32)
+    assert space.values["dtype"] == ("as_is", "float16")
+
+
+def test_a_kept_value_that_cannot_be_applied_is_refused_before_anything_is_traced(monkeypatch):
+    monkeypatch.setattr("autotune.trace.session.Session.__init__", fails)
+    with pytest.raises(autotune.PlanError, match="vae_tiling=12 cannot be applied"):
+        front_of(job(sd(), LARGE), keep={"vae_tiling": 12})
+
+
+def test_the_baseline_is_what_people_would_do():
+    assert front_of(job(sd(), SMALL)).baseline.plan.changes == {"offload": "model"}
+    assert front_of(job(sd(), SMALL, CPU)).baseline.plan.changes == {}
+    assert front_of(job(sd(), SMALL), keep={"offload": "sequential"}).baseline is None
+
+
+def test_the_pipeline_as_it_is():
+    pipe = sd()
+    pipe.vae.enable_tiling()
+    pipe.vae.tile_sample_min_size, pipe.vae.tile_latent_min_size = 32, 16
+    tiled = as_it_is(job(pipe, LARGE))
+    kept = {name: (value,) for name, value in Plan(vae_tiling=32).values.items()}
+    planned = estimator(job(sd(), LARGE), Space(values=kept))([Plan(vae_tiling=32)])[0]
+    assert tiled.plan.changes == {"vae_tiling": 32}
+    assert tiled.estimate == planned
+
+
+def test_progress_is_told():
+    told = []
+    question = Question(sd(), workload=SMALL, profiles=False, device="cpu", progress=lambda *now: told.append(now))
+    front_for(question)
+    assert [stage for stage, *_ in told] == sorted((stage for stage, *_ in told), reverse=True)
+    for stage in ("tracing", "searching"):
+        assert [done == total for name, done, total in told if name == stage][-1]
+
+
+def plan_bytes(pipe, workload, plan):
+    space = Space(values={name: (value,) for name, value in plan.values.items()})
+    return estimator(job(pipe, workload), space)([plan])[0].needed_bytes
+
+
+def test_the_nearest_fit_really_fits():
+    pipe, plan = sd(), Plan(dtype="float16")
+    asked = Workload(height=192, width=192, steps=2, batch=2)
+    need = {edge: plan_bytes(pipe, Workload(height=edge, width=edge, steps=2), plan) for edge in (64, 128, 192)}
+    for edge, cap in need.items():
+        assert nearest_fit(job(pipe, asked), plan, cap).label == f"{edge}x{edge}, batch 1, 2 steps"
+    assert nearest_fit(job(pipe, asked), plan, need[64] - 1) is None
+
+
+def test_a_video_loses_frames_first():
+    call = {**CALLS["ltx"], "num_frames": 17, "height": 64, "width": 64}
+    fitting = nearest_fit(job(ltx(), call), Plan(), plan_bytes(ltx(), {**call, "num_frames": 9}, Plan()))
+    assert (fitting.frames, fitting.height) == (9, 64)
+
+
+def test_a_call_with_inputs_has_no_nearest():
+    asked = Workload(height=256, width=256, steps=2, inputs={"image": "256x256 RGB"})
+    one = job(sd(), Workload(height=256, width=256, steps=2))
+    assert nearest_fit(replace(one, workloads=(asked,)), Plan(), 10**12) is None
