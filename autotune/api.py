@@ -18,7 +18,7 @@ from autotune.levers import engine
 from autotune.probe import catalog
 from autotune.probe.gpu import local_device
 from autotune.probe.host import host as probe_host
-from autotune.probe.pipeline import require_pipeline
+from autotune.probe.pipeline import present_device, require_pipeline
 from autotune.probe.workload import resolve_workload
 from autotune.records.front import Front, Objective
 from autotune.records.plan import Plan, Quality
@@ -118,8 +118,7 @@ def apply(pipe: Any, plan: Plan, *, device: str | None = None, workload: Workloa
         )
     first = workload[0] if isinstance(workload, list | tuple) and workload else workload
     call = resolve_workload(pipe, first)  # type: ignore[arg-type]
-    with _plan_taken_off(pipe, put_back="on error"):
-        engine.apply(pipe, plan, device=local_device(device), workload=call, undo=undo)
+    engine.apply(pipe, plan, device=local_device(device or present_device(pipe)), workload=call, undo=undo)
     return pipe
 
 

@@ -41,12 +41,13 @@ def space_of(job: Job) -> Space:
 
 
 def front_of(job: Job, *, keep: Mapping[str, Any] | None = None, forbid: tuple[str, ...] = ()) -> Front:
-    """Traces what must be traced, estimates the space, keeps the front."""
-    space = space_of(job).restricted(keep=keep, forbid=forbid)
+    """Traces what must be traced, estimates the space, keeps the front. A forbidden lever stays as it is now."""
     subject = Subject(job.pipe, job.device, job.largest)
     for lever in ORDER:
         if lever.name in (keep or {}):
             lever.check(subject, (keep or {})[lever.name])
+    present = {name: getattr(current_plan(job.pipe), name) for name in forbid}
+    space = space_of(job).restricted(present | dict(keep or {}))
     estimate = estimator(job, space)
     found = search(space, estimate, progress=lambda done, total: job.tell("searching", done, total))
     usual = Plan(offload="model" if "model" in space.values["offload"] else "none", id="baseline")

@@ -1,7 +1,7 @@
 """What a lever is.
 
 Its five facets stand in five places: the field in `records/plan.py`, its domain and its do/undo in a file of this room, how
-a replay accounts for it in `simulate/accounting.py`, and its row in the README, which is made from `summary`.
+a replay accounts for it in `simulate/replay.py`, and its row in the README, which is made from `summary`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
+import torch
+
 from autotune.errors import PlanError
 from autotune.records.device import Device
 from autotune.records.workload import Workload
 
-__all__ = ["Domain", "Lever", "Subject", "Undo", "nothing"]
+__all__ = ["Domain", "Lever", "Subject", "Undo", "nothing", "release_cache"]
 
 Undo = Callable[[], None]
 
@@ -68,3 +70,9 @@ class Lever(ABC):
         if value not in domain.values and value != self.read(subject.pipe):
             allowed = ", ".join(repr(item) for item in domain.values)
             raise PlanError(f"{self.name}={value!r} cannot be applied: {domain.reason}; what works is {allowed}")
+
+
+def release_cache(device: torch.device) -> None:
+    """Gives the card's unused cached memory back: weights have moved, and the cap counts what is reserved."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -9,7 +9,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from autotune.errors import PlanError
 from autotune.levers import _upstream
-from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
+from autotune.levers.base import Domain, Lever, Subject, Undo, nothing, release_cache
 
 __all__ = ["Dtype"]
 
@@ -40,7 +40,7 @@ class Dtype(Lever):
 
     def check(self, subject: Subject, value: Any) -> None:
         if value in _HALF and not _has_fp32(subject.pipe):
-            raise PlanError(f"dtype={value!r} cannot be applied: no network has fp32 weights; what works is 'as_is'")
+            raise PlanError(f"dtype={value!r} cannot be applied: most weights are not fp32; what works is 'as_is'")
 
     def read(self, pipe: Any) -> str:
         return "as_is"
@@ -57,6 +57,8 @@ class Dtype(Lever):
                     for name, tensor in table.items():
                         if tensor is None or tensor.dtype != torch.float32 or _is_kept(f"{path}.{name}", kept):
                             continue
+                        if table is module._buffers and name in module._non_persistent_buffers_set:
+                            continue  # rotary frequencies: from_pretrained(dtype=...) leaves them in fp32 too
                         if tensor not in lowered:
                             lowered[tensor] = _cast(tensor, _HALF[value])
                         table[name] = lowered[tensor]
@@ -81,10 +83,12 @@ class _Originals:
 
     def put_back(self) -> None:
         """The same objects in the same places on the same devices."""
+        for table, name, tensor in self._places:  # the lowered ones go first: a card need not hold both
+            table[name] = tensor
+        for device in {device for _, device in self._devices}:
+            release_cache(device)
         for tensor, device in self._devices:
             tensor.data = tensor.data.to(device)
-        for table, name, tensor in self._places:
-            table[name] = tensor
 
 
 def _has_fp32(pipe: Any) -> bool:
@@ -97,7 +101,12 @@ def _has_fp32(pipe: Any) -> bool:
 
 
 def _half_type(subject: Subject) -> str:
-    """fp16 for UNets, which were trained and published in it; bf16 for transformers, whose activations overflow fp16."""
+    """The half type that some networks have already; else fp16 for UNets, which were published in it, and bf16 for
+    transformers, whose activations may overflow fp16, wherever the device computes it."""
+    present = {p.dtype for part in _upstream.networks(subject.pipe).values() for p in part.parameters()}
+    for name, dtype in _HALF.items():
+        if dtype in present:
+            return name
     convolutional = any("UNet" in type(part).__name__ for part in _upstream.networks(subject.pipe).values())
     if subject.device.kind == "cpu":
         return "bfloat16"
@@ -105,7 +114,7 @@ def _half_type(subject: Subject) -> str:
 
 
 def _is_kept(path: str, patterns: tuple[str, ...]) -> bool:
-    return any(pattern in path.split(".") for pattern in patterns)
+    return any(f".{pattern}." in f".{path}." for pattern in patterns)
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

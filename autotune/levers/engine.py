@@ -68,16 +68,24 @@ def apply(pipe: Any, plan: Plan, *, device: Device, workload: Workload, undo: bo
     """Makes the pipeline run as planned. Applied twice it is applied once; another plan replaces it.
 
     Raises:
-        PlanError: a value cannot be applied; nothing has been changed then.
+        PlanError: a value cannot be applied; nothing has been changed then, and an earlier plan is still there.
     """
     handle = handle_of(pipe)
     if handle is not None and handle.plan.same_as(plan) and handle.device.torch_device == device.torch_device:
         return handle
     restore(pipe)
-    subject = Subject(pipe, device, workload)
+    try:
+        return _apply(pipe, plan, Handle(plan, device, workload, keeps_originals=undo))
+    except BaseException:
+        if handle is not None:
+            reapply(pipe, handle)
+        raise
+
+
+def _apply(pipe: Any, plan: Plan, handle: Handle) -> Handle:
+    subject, undo = Subject(pipe, handle.device, handle.workload), handle.keeps_originals
     for lever in ORDER:
         lever.check(subject, getattr(plan, lever.name))
-    handle = Handle(plan, device, workload, keeps_originals=undo)
     try:
         handle.did("the offload that was there", take_over(pipe))
         for lever in ORDER:
@@ -102,9 +110,10 @@ def restore(pipe: Any) -> bool:
 
 
 def reapply(pipe: Any, handle: Handle) -> None:
-    """Puts back the plan of a handle that was just undone."""
-    again = apply(pipe, handle.plan, device=handle.device, workload=handle.workload, undo=handle.keeps_originals)
-    again.story = handle.story
+    """Puts back the plan of a handle that was just undone. Without originals the weights stayed lowered."""
+    plan = handle.plan if handle.keeps_originals else handle.plan.model_copy(update={"dtype": "as_is"})
+    again = apply(pipe, plan, device=handle.device, workload=handle.workload, undo=handle.keeps_originals)
+    again.plan, again.story = handle.plan, handle.story
 
 
 def current_plan(pipe: Any) -> Plan:

@@ -13,7 +13,7 @@ import torch
 
 from autotune.errors import PlanError
 from autotune.levers import _upstream
-from autotune.levers.base import Domain, Lever, Subject, Undo
+from autotune.levers.base import Domain, Lever, Subject, Undo, release_cache
 
 __all__ = ["Offload", "take_over"]
 
@@ -52,9 +52,10 @@ class Offload(Lever):
             elif value == "sequential" and device.type == "cpu":
                 _sequential_without_card(pipe)
             elif value == "sequential":
+                pipe.to("cpu", silence_dtype_warnings=True)  # diffusers looks at the first network only
                 pipe.enable_sequential_cpu_offload(device=device)
-            elif device.type != "cpu":
-                pipe.to(device)
+            else:
+                pipe.to(device, silence_dtype_warnings=True)
         except BaseException:
             before.put_back()
             raise
@@ -95,12 +96,6 @@ class _Placement:
             release_cache(device)
 
 
-def release_cache(device: torch.device) -> None:
-    """Gives the card's unused cached memory back: weights have moved, and the cap counts what is reserved."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
 def _sequential_without_card(pipe: Any) -> None:
     import accelerate
 
@@ -132,6 +127,11 @@ def take_over(pipe: Any) -> Undo:
         )
     if mode == "none":
         return lambda: None
+    mapped = [name for name, part in _upstream.networks(pipe).items() if getattr(part, "hf_device_map", None)]
+    if mapped and device is None:
+        raise PlanError(
+            f"{mapped[0]} was loaded with a device map, which cannot be taken over; load it without device_map"
+        )
     before = {name: _upstream.is_sequential(part) for name, part in _upstream.networks(pipe).items()}
     _upstream.forget_hooks(pipe)
 

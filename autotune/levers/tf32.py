@@ -7,13 +7,16 @@ from typing import Any
 import torch
 
 from autotune.errors import PlanError
-from autotune.levers.base import Domain, Lever, Subject, Undo
+from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
 
 __all__ = ["Tf32"]
 
 
 class Tf32(Lever):
-    """Sets `torch.set_float32_matmul_precision("high")`; convolutions use TF32 by torch's default."""
+    """Sets `torch.set_float32_matmul_precision("high")`; convolutions use TF32 by torch's default.
+
+    Off means as it is: another pipeline of this process may want it on.
+    """
 
     name = "tf32"
     summary = (
@@ -32,10 +35,31 @@ class Tf32(Lever):
             raise PlanError(f"tf32=True cannot be applied: {self.domain(subject).reason}; what works is False")
 
     def read(self, pipe: Any) -> bool:
-        return torch.get_float32_matmul_precision() != "highest"
+        return _is_on()
 
     def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
-        before = torch.get_float32_matmul_precision()
-        if value != self.read(subject.pipe):
-            torch.set_float32_matmul_precision("high" if value else "highest")
-        return lambda: torch.set_float32_matmul_precision(before)
+        if not value or _is_on():
+            return nothing
+        if _old_interface_works():
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("high")
+            return lambda: torch.set_float32_matmul_precision(before)
+        matmul = torch.backends.cuda.matmul
+        setting = matmul.fp32_precision
+        matmul.fp32_precision = "tf32"
+        return lambda: setattr(matmul, "fp32_precision", setting)
+
+
+def _old_interface_works() -> bool:
+    """torch refuses to read the old setting once somebody has used `fp32_precision`."""
+    try:
+        torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _is_on() -> bool:
+    if _old_interface_works():
+        return torch.get_float32_matmul_precision() != "highest"
+    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")

@@ -13,7 +13,7 @@ from typing import Any
 from autotune.errors import PipelineError
 from autotune.records.model import Component, Model, Role
 
-__all__ = ["denoisers", "inspect_pipeline", "require_pipeline"]
+__all__ = ["denoisers", "inspect_pipeline", "present_device", "require_pipeline"]
 
 _ROLES_BY_NAME: dict[str, Role] = {
     "unet": "denoiser",
@@ -89,6 +89,12 @@ def inspect_pipeline(pipe: Any, *, name: str | None = None, source_key: str | No
     )
 
 
+def present_device(pipe: Any) -> str | None:
+    """The card the pipeline executes on now, as torch calls it; None for a pipeline on the CPU or a name."""
+    device = getattr(pipe, "_execution_device", None)
+    return str(device) if getattr(device, "type", None) == "cuda" else None
+
+
 def denoisers(model: Model) -> frozenset[str]:
     """The components that run in each denoising step; the largest one where no name says so."""
     named = frozenset(part.name for part in model.components if part.role == "denoiser")
@@ -148,11 +154,15 @@ def _capabilities(part: Any) -> set[str]:
 
 
 def _structural_key(pipe: Any, parts: Mapping[str, Any]) -> str:
-    """Hash of classes, shapes, dtypes and the configuration that decides how they are executed."""
+    """Hash of classes, shapes, dtypes, attention processors and the configuration that decides how they are executed.
+
+    Of the scheduler only its order counts: the others make about as many calls as there are steps.
+    """
     described = {
         name: [
             type(part).__name__,
             _configuration(part),
+            sorted({type(module.processor).__name__ for module in part.modules() if hasattr(module, "processor")}),
             sorted((key, list(t.shape), str(t.dtype)) for key, t in part.named_parameters()),
         ]
         for name, part in parts.items()

@@ -15,7 +15,7 @@ LANES: tuple[Quality, ...] = ("exact", "near", "int8", "int4")
 
 
 class Plan(Record):
-    """How to run a pipeline. The defaults change nothing.
+    """How to run a pipeline. The defaults: precision and attention as they are, VAE whole, everything on the device.
 
     >>> from autotune import Plan
     >>> Plan(offload="model").changes

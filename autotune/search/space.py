@@ -18,7 +18,7 @@ class Space(Record):
     """For each lever the values to try, and why those."""
 
     values: dict[str, tuple[Any, ...]]
-    """Values by lever, the default or present one first."""
+    """Values by lever."""
     reasons: dict[str, str] = {}
     """Why a lever has these values and no others."""
 
@@ -33,18 +33,13 @@ class Space(Record):
         for number, chosen in enumerate(product(*self.values.values())):
             yield Plan(**dict(zip(names, chosen, strict=True)), id=f"p{number}")
 
-    def restricted(self, *, keep: Mapping[str, Any] | None = None, forbid: tuple[str, ...] = ()) -> Space:
-        """The space with some levers fixed at a value, others left at their first.
+    def restricted(self, fixed: Mapping[str, Any]) -> Space:
+        """The space with some levers fixed at a value.
 
         Raises:
             PlanError: no such lever.
         """
-        values = dict(self.values)
-        for name in (*(keep or {}), *forbid):
-            if name not in values:
+        for name in fixed:
+            if name not in self.values:
                 raise PlanError(f"no lever {name!r}; nearest: {nearest(name, list(LEVERS))}")
-        for name in forbid:
-            values[name] = values[name][:1]
-        for name, value in (keep or {}).items():
-            values[name] = (value,)
-        return self.model_copy(update={"values": values})
+        return self.model_copy(update={"values": self.values | {name: (value,) for name, value in fixed.items()}})

@@ -6,7 +6,6 @@ Either way every estimated plan is a trial of one Optuna study, with the caps as
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -140,10 +139,7 @@ def _new_study() -> optuna.Study:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.NSGAIISampler(seed=_SEED)
-            return optuna.create_study(directions=["minimize"] * 4, sampler=sampler)
+        return optuna.create_study(directions=["minimize"] * 4, sampler=optuna.samplers.NSGAIISampler(seed=_SEED))
     finally:
         optuna.logging.set_verbosity(verbosity)
 

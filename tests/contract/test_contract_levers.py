@@ -121,6 +121,32 @@ class TestEachLever:
             lever.check(subject, value)
 
 
+def test_what_tiling_adds_to_a_vae_goes_again():
+    pipe, lever = build("sd"), next(lever for lever in ORDER if lever.name == "vae_tiling")
+    switch_on = pipe.vae.enable_tiling
+
+    def enable_tiling():
+        switch_on()
+        pipe.vae.tile_overlap_extra = 8
+
+    pipe.vae.enable_tiling = enable_tiling
+    before = Snapshot(pipe)
+    undo = lever.apply(subject_of(lever, "sd", pipe), 32, undo=True)
+    assert pipe.vae.tile_overlap_extra == 8
+    undo()
+    before.assert_same(pipe)
+
+
+def test_tied_weights_stay_tied_when_they_are_lowered():
+    pipe, lever = build("flux"), next(lever for lever in ORDER if lever.name == "dtype")
+    text_encoder = pipe.text_encoder_2
+    undo = lever.apply(subject_of(lever, "flux", pipe), "bfloat16", undo=True)
+    assert text_encoder.shared.weight.dtype == torch.bfloat16
+    assert text_encoder.shared.weight is text_encoder.encoder.embed_tokens.weight
+    undo()
+    assert text_encoder.shared.weight is text_encoder.encoder.embed_tokens.weight
+
+
 def test_every_field_of_a_plan_has_one_lever():
     assert sorted(lever.name for lever in ORDER) == sorted(LEVERS)
 

@@ -143,6 +143,16 @@ def test_an_earlier_plan_outlives_a_failed_one():
     assert pipe.unet.dtype == torch.float32
 
 
+def test_an_earlier_plan_without_originals_outlives_a_failed_one():
+    pipe = autotune.apply(sd(), Plan(dtype="bfloat16", vae_tiling=16), device="cpu", workload=CALL, undo=False)
+    earlier = engine.handle_of(pipe).plan
+    with pytest.raises(DoesNotFitError):
+        autotune.optimize(pipe, max_vram="100KB", workload=CALL, profiles=False, device="cpu")
+    assert engine.handle_of(pipe).plan == earlier
+    assert pipe.unet.dtype == torch.bfloat16
+    assert pipe.vae.use_tiling
+
+
 def test_not_a_pipeline():
     for thing, name in ((sd().unet, "UNet2DConditionModel"), (7, "int"), (None, "NoneType")):
         assert message(PipelineError, thing) == (

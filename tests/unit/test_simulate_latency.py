@@ -56,6 +56,11 @@ def test_many_small_kernels_wait_for_the_host():
     assert timing == (pytest.approx(1000 * 18e-6), 1000)
 
 
+def test_kernels_that_are_queued_still_have_a_gap_between_them():
+    one, many = seconds(op(OpClass.COPY, moved=1e12)), seconds(*[op(OpClass.COPY, moved=1e9)] * 1000)
+    assert many - one == pytest.approx(999 * 2e-6)
+
+
 def test_attention_counts_once_however_the_cpu_does_it():
     events = ((EventKind.ATTENTION, 0, 0), (EventKind.OP, 0, 0), (EventKind.ATTENTION_END, 0, 0))
     rows = (op(flops=BIG, moved=1e12),)
