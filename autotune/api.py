@@ -8,20 +8,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from autotune.errors import PlanError
-from autotune.flow.ask import Question, answer, front_for, job_of
+from autotune.errors import PlanError, WorkloadError
+from autotune.flow.ask import Question, answer, front_for, job_of, place_of
 from autotune.flow.budget import budget_for, held_by
 from autotune.flow.job import WorkloadLike
 from autotune.flow.planning import as_it_is
 from autotune.flow.recall import Profiles
 from autotune.levers import engine
-from autotune.probe import catalog
 from autotune.probe.gpu import local_device
-from autotune.probe.host import host as probe_host
 from autotune.probe.pipeline import present_device, require_pipeline
 from autotune.probe.workload import resolve_workload
 from autotune.records.front import Front, Objective
 from autotune.records.plan import Plan, Quality
+from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
 from autotune.report.text import five_lines
 
@@ -84,6 +83,10 @@ def optimize(
     """
     _only("effort", effort, "predict")
     if plan is not None:
+        if max_vram is not None or max_ram is not None or keep or forbid:
+            raise PlanError(
+                "plan= is applied as it stands; ask autotune.plan(...) for one under caps or with levers fixed"
+            )
         return apply(pipe, plan, device=device, workload=workload, undo=undo)
     question = Question(
         pipe, max_vram=max_vram, max_ram=max_ram, workload=workload, example=example, calls=calls, quality=quality,
@@ -117,7 +120,9 @@ def apply(pipe: Any, plan: Plan, *, device: str | None = None, workload: Workloa
             f"expected a Plan, got {type(plan).__name__}; autotune.plan(pipe) makes one, front['p3'].plan is one"
         )
     first = workload[0] if isinstance(workload, list | tuple) and workload else workload
-    call = resolve_workload(pipe, first)  # type: ignore[arg-type]
+    if not isinstance(first, Workload | Mapping | None):
+        raise WorkloadError(f"workload={workload!r} names no call; give a Workload or a dict of call arguments")
+    call = resolve_workload(pipe, first)
     engine.apply(pipe, plan, device=local_device(device or present_device(pipe)), workload=call, undo=undo)
     return pipe
 
@@ -141,6 +146,8 @@ def plan(
     undo: bool = True,
 ) -> Plan:
     """The plan that `optimize` would apply, for this machine or for a card that is not here.
+
+    A pipeline that is optimised already is restored for the time of planning.
 
     Args:
         pipe_or_model: a pipeline, a zoo name such as "sd15", a folder of configuration files, or a hub id.
@@ -211,14 +218,15 @@ def explain(
     True
     """
     handle = engine.handle_of(pipe_or_model)
-    if handle is not None and handle.story is not None and gpu is None and workload is None:
+    asked = (gpu, max_vram, workload, example, device)
+    if handle is not None and handle.story is not None and all(argument is None for argument in asked):
         story: Explanation = handle.story
         return story
-    place = catalog.card(gpu) if gpu is not None else local_device(device)
-    host = None if gpu is not None else probe_host()
-    held = held_by(pipe_or_model, place)
-    budget = budget_for(place, host, max_vram=max_vram, max_ram=None, held=held)
-    job = job_of(Question(pipe_or_model, gpu=gpu, device=device, workload=workload, example=example), place)
+    question = Question(pipe_or_model, gpu=gpu, device=device, max_vram=max_vram, workload=workload, example=example)
+    place, host = place_of(question)
+    job = job_of(question, place)
+    budget = budget_for(place, host, max_vram=max_vram, max_ram=None, held=held_by(job.pipe, place))
+    as_is = as_it_is(job)
     return Explanation(
         state="as it is" if handle is None else "optimised",
         model=job.model.name,
@@ -227,7 +235,7 @@ def explain(
         host=host,
         cap_bytes=budget.vram_bytes,
         cap_note=budget.note,
-        chosen=as_it_is(job),
+        chosen=as_is if handle is None else as_is.model_copy(update={"plan": handle.plan}),
     )
 
 

@@ -15,6 +15,7 @@ MB, GB = 10**6, 10**9
 MIB, GIB = 2**20, 2**30
 
 _FACTORS = {"B": 1, "KB": 10**3, "MB": MB, "GB": GB, "TB": 10**12, "KiB": 2**10, "MiB": MIB, "GiB": GIB, "TiB": 2**40}
+_LARGEST = 1e6  # of any unit: more than there is, and still a whole number
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
 
 
@@ -39,7 +40,7 @@ def parse_bytes(value: str | int, *, name: str = "size") -> int:
     number, unit = match.groups()
     if unit not in _FACTORS:
         raise BadSizeError(_unit_message(name, value, number, unit))
-    result = int(float(number) * _FACTORS[unit])
+    result = int(min(float(number), _LARGEST) * _FACTORS[unit])
     if result <= 0:
         raise BadSizeError(f"{name}={value!r} is not a positive size; write for example {name}='4GB'")
     return result

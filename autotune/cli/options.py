@@ -99,9 +99,12 @@ def workload_from(
     return Workload(height=height, width=width, batch=batch, frames=frames, steps=steps)
 
 
+_DIGITS = 20  # longer numbers are no sizes, and Python refuses to read some
+
+
 def size_from(text: str | None) -> str | int | None:
     """A size as the library takes it: digits alone are bytes."""
-    return int(text) if text is not None and text.isdecimal() else text
+    return int(text) if text is not None and text.isdecimal() and len(text) < _DIGITS else text
 
 
 def kept(pairs: list[str] | None) -> dict[str, Any]:
@@ -120,7 +123,7 @@ def kept(pairs: list[str] | None) -> dict[str, Any]:
             raise typer.BadParameter(
                 f"{pair!r} is not LEVER=VALUE; write for example vae_tiling=false", param_hint="--keep"
             )
-        values[name] = int(text) if text.isdecimal() else _WORDS.get(text.casefold(), text)
+        values[name] = int(text) if text.isdecimal() and len(text) < _DIGITS else _WORDS.get(text.casefold(), text)
     return values
 
 

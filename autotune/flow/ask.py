@@ -20,6 +20,7 @@ from autotune.flow.recall import Profiles, open_store, recall_by_source, recalle
 from autotune.probe import catalog
 from autotune.probe.gpu import local_device
 from autotune.probe.host import host as probe_host
+from autotune.probe.pipeline import present_device
 from autotune.records.device import Device
 from autotune.records.front import Candidate, Front, Objective
 from autotune.records.host import Host
@@ -27,7 +28,7 @@ from autotune.records.plan import LANES, LEVERS, Plan, Quality
 from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
 
-__all__ = ["Question", "answer", "front_for", "job_of"]
+__all__ = ["Question", "answer", "front_for", "job_of", "place_of"]
 
 _OBJECTIVES = ("latency", "memory")
 
@@ -55,6 +56,13 @@ class Question:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
+        _is_a("gpu", self.gpu, str | None, "a name such as 'NVIDIA GeForce RTX 3060 12GB'")
+        _is_a("device", self.device, str | None, "a torch device such as 'cuda:0'")
+        _is_a("keep", self.keep, Mapping | None, "a dict such as {'vae_tiling': False}")
+        _is_a("example", self.example, Mapping | None, "a dict of call arguments")
+        _is_a("profiles", self.profiles, str | Path | bool | None, "a folder, None or False")
+        for option in ("forbid", "allow"):
+            _is_a(option, getattr(self, option), str | Sequence | set | frozenset, "a list of names")
         _one_of("quality", self.quality, LANES)
         _one_of("objective", self.objective, _OBJECTIVES)
         for name in (*(self.keep or {}), *names_of(self.forbid)):
@@ -83,7 +91,7 @@ def answer(question: Question) -> tuple[Explanation, Front]:
     Raises:
         AutotuneError: any of them; nothing has been changed.
     """
-    device, host = _place(question)
+    device, host = place_of(question)
     held = held_by(question.model, device)
     budget = budget_for(device, host, max_vram=question.max_vram, max_ram=question.max_ram, held=held)
     front = front_for(question, device)
@@ -99,7 +107,7 @@ def answer(question: Question) -> tuple[Explanation, Front]:
 
 def front_for(question: Question, device: Device | None = None) -> Front:
     """The front: from a profile if there is one, else by tracing and searching."""
-    device = device or _place(question)[0]
+    device = device or place_of(question)[0]
     store = None if question.restricted else open_store(question.profiles)
     known = _without_building(question, device, store)
     if known is not None:
@@ -130,11 +138,11 @@ def job_of(question: Question, device: Device) -> Job:
     )
 
 
-def _place(question: Question) -> tuple[Device, Host | None]:
-    """The device, and this machine if the device is in it."""
+def place_of(question: Question) -> tuple[Device, Host | None]:
+    """The device, and this machine if the device is in it. A pipeline that lies on a card stays on that card."""
     if question.gpu is not None:
         return catalog.card(question.gpu), None
-    return local_device(question.device), probe_host()
+    return local_device(question.device or present_device(question.model)), probe_host()
 
 
 def _without_building(question: Question, device: Device, store: Any) -> Front | None:
@@ -188,6 +196,11 @@ def _explained(front: Front, chosen: Candidate, budget: Budget, host: Host | Non
         compared=front.baseline,
         advice=advice(front, chosen, budget, quality),
     )
+
+
+def _is_a(option: str, value: Any, kind: Any, wanted: str) -> None:
+    if not isinstance(value, kind):
+        raise PlanError(f"{option}={value!r} is not {wanted}")
 
 
 def names_of(given: str | Sequence[str]) -> tuple[str, ...]:

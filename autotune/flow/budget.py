@@ -35,11 +35,13 @@ def held_by(pipe: Any, device: Device) -> Held:
     parts = getattr(pipe, "components", {}).values()
     networks = [part for part in parts if callable(getattr(part, "parameters", None))]
     weights = {id(tensor): tensor for part in networks for tensor in (*part.parameters(), *part.buffers())}
-    sizes = {"cuda": 0, "cpu": 0}
+    sizes = {device.torch_device: 0, "cpu": 0}
+    offloaded = any(hasattr(module, "_hf_hook") for part in networks for module in part.modules())
     for tensor in weights.values():
-        if tensor.device.type in sizes:
-            sizes[tensor.device.type] += tensor.numel() * tensor.itemsize
-    return Held(sizes[device.kind], sizes["cpu"])
+        where = "cpu" if tensor.device.type == "meta" and offloaded else str(tensor.device)  # accelerate has it in RAM
+        if where in sizes:
+            sizes[where] += tensor.numel() * tensor.itemsize
+    return Held(sizes[device.torch_device], sizes["cpu"])
 
 
 def budget_for(

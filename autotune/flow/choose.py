@@ -39,7 +39,7 @@ def choose(
     best = front.best(max_vram=budget.vram_bytes, max_ram=budget.ram_bytes, quality=quality, objective=objective)
     if best is not None:
         return best
-    smallest = front.smallest(max_ram_bytes=budget.ram_bytes, quality=quality)
+    smallest = front.smallest(quality=quality)
     if smallest.estimate.needed_bytes <= budget.vram_bytes:
         raise _no_ram(front, budget, quality)
     raise _no_vram(front, budget, quality, smallest, nearest(smallest.plan, budget.vram_bytes))
@@ -71,7 +71,8 @@ def _no_vram(
 
 
 def _no_ram(front: Front, budget: Budget, quality: Quality) -> DoesNotFitError:
-    pool = [c for c in front.candidates if c.fits(budget.vram_bytes, None)]
+    lane = LANES.index(quality)
+    pool = [c for c in front.candidates if c.fits(budget.vram_bytes, None) and LANES.index(c.plan.lane) <= lane]
     least = min(pool, key=lambda candidate: candidate.estimate.host_ram_bytes)
     undo = least.estimate.undo_bytes
     without = f", or undo=False, which gives up an exact restore and saves {size(undo)}" if undo else ""

@@ -73,6 +73,9 @@ def _several(workload: WorkloadLike) -> list[Workload | Mapping[str, Any] | None
         raise WorkloadError(
             f"workload={workload!r} names no call; give a Workload, a dict of call arguments, or a list of those"
         )
+    for given in workload:
+        if not isinstance(given, Workload | Mapping):
+            raise WorkloadError(f"workload=[{given!r}] names no call; give a Workload or a dict of call arguments")
     return list(workload)
 
 

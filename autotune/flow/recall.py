@@ -38,7 +38,7 @@ def recalled(store: ProfileStore | None, job: Job, search: Callable[[], Front]) 
     key = profile_key(
         structural=job.model.structural_key,
         gpu_slug=catalog.slug(job.device),
-        workload=job.largest,
+        workload=_asked(job.largest),
         options=_options(job.device, job.undo),
     )
     hit = store.find(key)
@@ -58,13 +58,19 @@ def recall_by_source(
     if store is None:
         return None
     options = hash_options(_options(device, undo))
-    hit = store.find_alias(source_key, catalog.slug(device), hash_workload(workload), options)
+    hit = store.find_alias(source_key, catalog.slug(device), hash_workload(_asked(workload)), options)
     return None if hit is None else _here(hit.front, device, name)
 
 
 def _options(device: Device, undo: bool) -> Mapping[str, Any]:
     """What changes a front besides model, card and call. The link decides what offloading costs."""
-    return {"undo": undo, "link": [device.pcie_generation, device.pcie_width]}
+    speed = device.fp32_flops_per_s if device.kind == "cpu" else None
+    return {"undo": undo, "link": [device.pcie_generation, device.pcie_width], "speed": speed}
+
+
+def _asked(workload: Workload) -> Workload:
+    """The workload without the number of calls to come: no lever depends on it yet."""
+    return workload.model_copy(update={"calls": 1})
 
 
 def _here(front: Front, device: Device, name: str) -> Front:

@@ -51,5 +51,5 @@ def _smaller(workload: Workload) -> Iterator[Workload]:
         height, width = (
             round((edge or 0) * share / _GRAIN_PX) * _GRAIN_PX for edge in (workload.height, workload.width)
         )
-        if height and width:
+        if height and width and (height, width) != (workload.height, workload.width):
             yield workload.model_copy(update={"height": height, "width": width})

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from autotune.errors import PlanError
 from autotune.records.device import Device
 from autotune.records.workload import Workload
 
@@ -60,16 +59,13 @@ class Lever(ABC):
     def read(self, pipe: Any) -> Any:
         """The value the pipeline has now."""
 
+    @abstractmethod
     def check(self, subject: Subject, value: Any) -> None:
         """Refuses a value the pipeline cannot take.
 
         Raises:
             PlanError: says what was asked, why it cannot be, and what can.
         """
-        domain = self.domain(subject)
-        if value not in domain.values and value != self.read(subject.pipe):
-            allowed = ", ".join(repr(item) for item in domain.values)
-            raise PlanError(f"{self.name}={value!r} cannot be applied: {domain.reason}; what works is {allowed}")
 
 
 def release_cache(device: torch.device) -> None:

@@ -94,7 +94,9 @@ def _apply(pipe: Any, plan: Plan, handle: Handle) -> Handle:
         handle.undo()
         if isinstance(error, AutotuneError) or not isinstance(error, Exception):
             raise
-        raise PlanError(f"applying {plan.changes} failed and was rolled back: {error}") from error
+        lowered = plan.dtype != "as_is" and not undo
+        rest = ", but for the lowered precision: undo=False" if lowered else ""
+        raise PlanError(f"applying {plan.changes} failed and was rolled back{rest}: {error}") from error
     pipe.__dict__[_ATTRIBUTE] = handle
     return handle
 

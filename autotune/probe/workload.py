@@ -99,6 +99,8 @@ def _stand_in(value: Any) -> Any:
         return torch.zeros(value.shape, dtype=value.dtype)
     if isinstance(value, list | tuple):
         return type(value)(_stand_in(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _stand_in(item) for key, item in value.items()}
     return value
 
 
@@ -125,6 +127,14 @@ def _from_call(pipe: Any, call: dict[str, Any], parameters: Mapping[str, inspect
     for field, value in fields.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise WorkloadError(f"{field}={value!r} is not a positive whole number; write for example {field}=512")
+    for name in _PER_PROMPT:
+        each = call.get(name, 1)
+        if isinstance(each, bool) or not isinstance(each, int) or each < 1:
+            raise WorkloadError(f"{name}={each!r} is not a positive whole number; write for example {name}=1")
+    if isinstance(call.get("prompt"), list | tuple) and not call["prompt"]:
+        raise WorkloadError("prompt=[] holds no prompt; give at least one")
+    if call.get("prompt_embeds") is not None and not hasattr(call["prompt_embeds"], "shape"):
+        raise WorkloadError(f"prompt_embeds={call['prompt_embeds']!r} is no tensor; pass prompt= for words")
     if isinstance(call.get("guidance_scale"), int | float):
         fields["guidance"] = call["guidance_scale"] > 1
     rest = {k: v for k, v in call.items() if k not in {*_FIELDS, *_PER_PROMPT, *_NOT_SHAPES} and v is not None}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from autotune.records.base import Record
 
 __all__ = ["PHASES", "Estimate", "Phase", "PhaseName"]
@@ -43,7 +45,7 @@ class Phase(Record):
 class Estimate(Record):
     """Bytes and seconds of one call under one plan on one device."""
 
-    phases: tuple[Phase, ...]
+    phases: tuple[Phase, ...] = Field(min_length=3, max_length=3)
     """Encoding, denoising, decoding."""
     allocated_bytes: int
     """Peak of live tensors, as `torch.cuda.max_memory_allocated` counts them."""

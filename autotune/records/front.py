@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from pydantic import Field
+
 from autotune.errors import PlanError
 from autotune.records.base import Record
 from autotune.records.device import Device
@@ -42,7 +44,7 @@ class Front(Record):
     """What was planned for."""
     workload: Workload
     """The call that was planned."""
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Candidate, ...] = Field(min_length=1)
     """From the fastest to the smallest."""
     searched: int
     """How many plans were estimated."""

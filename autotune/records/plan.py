@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from autotune.records.base import Record
 
@@ -24,11 +24,11 @@ class Plan(Record):
 
     dtype: Literal["as_is", "float16", "bfloat16"] = "as_is"
     """Precision to which fp32 weights are lowered. Weights that are in half precision already are left alone."""
-    tf32: bool = False
+    tf32: StrictBool = False
     """TF32 for fp32 matrix products (compute capability 8.0 and later)."""
     attention: Literal["as_is", "sdpa"] = "as_is"
     """Attention processors: as they are, or torch's fused `scaled_dot_product_attention`."""
-    vae_slicing: bool = False
+    vae_slicing: StrictBool = False
     """Decode a batch one image at a time."""
     vae_tiling: Literal[False] | Annotated[int, Field(gt=0, strict=True)] = False
     """Decode in overlapping tiles with this edge in pixels; False decodes the image whole."""

@@ -22,6 +22,8 @@ def five_lines(explained: Explanation) -> list[str]:
     if explained.compared is not None and not explained.compared.plan.same_as(explained.chosen.plan):
         lines.append(f"against {_against(explained.compared, explained.cap_bytes)}")
     lines += [f"more    {advice}" for advice in explained.advice[:1]]
+    notes = explained.chosen.estimate.notes or (explained.device.notes if explained.device.kind == "cpu" else ())
+    lines += [f"note    {notes[-1]}"] if notes else []
     return lines
 
 
@@ -93,6 +95,8 @@ def _expected(explained: Explanation) -> str:
 
 
 def _times(estimate: Estimate) -> str:
+    if estimate.notes:
+        return f"time unknown beyond {duration(estimate.latency_s)}"
     encode, decode = estimate.phase("encoding").compute_s, estimate.phase("decoding").compute_s
     denoise = estimate.phase("denoising").compute_s
     return (

@@ -1,7 +1,7 @@
 """The search: a space that can be enumerated is, in batches; Optuna proposes from one that cannot.
 
-Either way every estimated plan is a trial of one Optuna study, with the caps as constraints, so that Optuna's own tools
-(importances, plots, storages) can be used on it.
+`to_study` puts candidates into an Optuna study with the caps as constraints, so that Optuna's own tools (importances, plots,
+storages) can be used on a front.
 """
 
 from __future__ import annotations

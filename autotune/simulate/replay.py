@@ -142,7 +142,7 @@ class Replayer:
         if not mine:
             top = _Moment(0, Peak(0, 0, 0, "nothing"), 0)
         else:
-            top = max((cost.moment for cost in mine), key=lambda moment: moment.total_bytes)
+            top = max((cost.moment for cost in mine), key=self._reserved_bytes)
         activations, workspace = top.base_bytes + top.peak.activations_bytes, top.peak.workspace_bytes
         overhead = context_bytes(self._device) + cublas_bytes(self._device)
         overhead += slack_bytes(self._device, activations + workspace)
@@ -159,6 +159,10 @@ class Replayer:
             transfer_s=repeat([(cost.segment.turn, cost.transfer_s) for cost in mine], calls),
             moment=top.peak.module,
         )
+
+    def _reserved_bytes(self, moment: _Moment) -> int:
+        """A moment with what the allocator holds beyond it."""
+        return moment.total_bytes + slack_bytes(self._device, moment.total_bytes - moment.weights_bytes)
 
     def _waiting_bytes(self, plan: Plan, trace: Trace, top: Phase) -> int:
         """RAM for weights that wait; on the CPU everything is in RAM."""

@@ -72,14 +72,27 @@ def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:
                 del module.__dict__["forward"]
             for attribute in _HOOK_ATTRIBUTES:
                 module.__dict__.pop(attribute, None)
+            _forget_callers_hooks(module)
         strange = {type(t).__name__ for t in (*part.parameters(), *part.buffers()) if type(t) not in _PLAIN_TENSORS}
         if strange:
             refuse = _refusing(f"weights of class {', '.join(sorted(strange))}")
             ghost.__dict__.update({method: refuse for method in ENTRY_POINTS if hasattr(ghost, method)})
         twin.__dict__[name] = ghost
+    for name, part in pipe.components.items():
+        if hasattr(part, "deprecation_warnings"):  # transformers' tokenizers remember there what they warned of
+            twin.__dict__[name] = copy.copy(part)
+            twin.__dict__[name].deprecation_warnings = dict(part.deprecation_warnings)
     twin.__dict__["_all_hooks"] = []
     twin.__dict__["_progress_bar_config"] = {"disable": True}
     return twin
+
+
+def _forget_callers_hooks(module: torch.nn.Module) -> None:
+    """Leaves out hooks that somebody registered: they are not ours to call. torch's own, such as weight_norm's, stay."""
+    for table in (module._forward_pre_hooks, module._forward_hooks):
+        for key, hook in list(table.items()):
+            if not type(hook).__module__.startswith("torch"):
+                del table[key]
 
 
 def _refusing(reason: str) -> Callable[..., Any]:

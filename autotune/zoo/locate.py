@@ -34,16 +34,28 @@ def locate(model: str | Path) -> Located:
         from autotune.zoo.build import build
 
         return Located(build(recipe), recipe.name, recipe.source_key)
-    if Path(text).is_dir():
+    if _is_folder(text):
         return _folder(Path(text), Path(text).resolve().name)
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         from autotune.zoo.hub import download
 
         return _folder(download(text), text)
     raise PipelineError(
-        f"no model {text!r}: it is no folder here, and the zoo holds {', '.join(names())}; "
+        f"no model {shortened(text)!r}: it is no folder here, and the zoo holds {', '.join(names())}; "
         "a hub id has the form owner/name"
     )
+
+
+def shortened(text: str) -> str:
+    """At most 80 characters, for messages."""
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except OSError:  # too long for a name
+        return False
 
 
 def _folder(path: Path, name: str) -> Located:
