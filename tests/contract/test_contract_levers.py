@@ -306,7 +306,7 @@ class TestRefusals:
         for part in _upstream.networks(pipe).values():
             part.to(torch.float16)
         assert self.refused(pipe, Plan(dtype="bfloat16")) == (
-            "dtype='bfloat16' cannot be applied: no network has fp32 weights; what works is 'as_is'"
+            "dtype='bfloat16' cannot be applied: most weights are not fp32; what works is 'as_is'"
         )
 
     def test_tf32_needs_tensor_cores(self):

@@ -77,7 +77,7 @@ def test_profiles_can_be_refused():
 def test_several_workloads_are_planned_for_the_worst():
     pipe = sd()
     both, small, large = (job(pipe, workload) for workload in ([SMALL, LARGE], SMALL, LARGE))
-    space = space_of(both).restricted(keep={"dtype": "as_is"})
+    space = space_of(both).restricted({"dtype": "as_is"})
     plans = list(space.plans())
     answers = [estimator(one, space)(plans) for one in (both, small, large)]
     assert both.largest == large.largest
