@@ -92,11 +92,10 @@ class Front(Record):
             return min(pool, key=lambda candidate: (candidate.estimate.process_bytes, candidate.estimate.latency_s))
         return preferred(pool)
 
-    def smallest(self, *, max_ram_bytes: int | None = None, quality: Quality = "near") -> Candidate:
-        """The candidate that needs the least of the device (within the RAM budget where any keeps it)."""
+    def smallest(self, *, quality: Quality = "near") -> Candidate:
+        """The candidate of that lane that needs the least of the device, whatever its RAM."""
         lane = [c for c in self.candidates if LANES.index(c.plan.lane) <= LANES.index(quality)] or list(self.candidates)
-        pool = [candidate for candidate in lane if candidate.fits(None, max_ram_bytes)] or lane
-        return min(pool, key=lambda candidate: candidate.estimate.needed_bytes)
+        return min(lane, key=lambda candidate: candidate.estimate.needed_bytes)
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row a candidate: id, levers, bytes and seconds."""
