@@ -28,6 +28,8 @@ class Held(NamedTuple):
 
     device_bytes: int
     ram_bytes: int
+    others_bytes: int = 0
+    """What other tensors of this process take of the device: the cap is the process's, so they come off it."""
 
 
 def held_by(pipe: Any, device: Device) -> Held:
@@ -41,7 +43,17 @@ def held_by(pipe: Any, device: Device) -> Held:
         where = "cpu" if tensor.device.type == "meta" and offloaded else str(tensor.device)  # accelerate has it in RAM
         if where in sizes:
             sizes[where] += tensor.numel() * tensor.itemsize
-    return Held(sizes[device.torch_device], sizes["cpu"])
+    held_bytes = sizes[device.torch_device]
+    return Held(held_bytes, sizes["cpu"], max(0, _allocated_bytes(device) - held_bytes))
+
+
+def _allocated_bytes(device: Device) -> int:
+    """All tensors of this process on the card; a CUDA that nobody has used yet is left alone."""
+    if device.kind == "cpu" or device.free_bytes is None:
+        return 0
+    import torch
+
+    return torch.cuda.memory_allocated(device.torch_device) if torch.cuda.is_initialized() else 0  # type: ignore[no-untyped-call]
 
 
 def budget_for(
@@ -70,4 +82,5 @@ def budget_for(
         note = f"max_vram={size(asked)} is more than {what} ({size(there)}): planned for {size(there)}"
     free_ram = None if host is None else host.ram_available_bytes + held.ram_bytes
     ram = asked_ram if free_ram is None else min(asked_ram or free_ram, free_ram)
-    return Budget(vram_bytes=there if asked is None else min(asked, there), ram_bytes=ram, note=note)
+    cap = there if asked is None else min(max(asked - held.others_bytes, 0), there)
+    return Budget(vram_bytes=cap, ram_bytes=ram, note=note)

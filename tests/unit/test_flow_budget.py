@@ -62,9 +62,9 @@ def test_weights_are_held_once_and_where_they_lie():
     pipe = sd()
     nothing = held_by("sd15", CARD)
     size = sum(t.numel() * t.itemsize for n in ("unet", "vae", "text_encoder") for t in tensors(getattr(pipe, n)))
-    assert nothing == (0, 0)
-    assert held_by(pipe, CARD) == (0, size)
-    assert held_by(pipe, CPU) == (size, size)
+    assert nothing == Held(0, 0)
+    assert held_by(pipe, CARD) == Held(0, size)
+    assert held_by(pipe, CPU) == Held(size, size)
     pipe.unet.to(torch.device("meta"))
     assert held_by(pipe, CPU).ram_bytes < size
 
@@ -86,3 +86,11 @@ def test_a_cap_that_is_no_size(name, cap, message):
     with pytest.raises(BadSizeError) as caught:
         budget_for(CARD, None, **{"max_vram": None, "max_ram": None, name: cap})
     assert str(caught.value) == message
+
+
+def test_other_tensors_of_the_process_come_off_the_cap():
+    card = CARD.model_copy(update={"free_bytes": 10 * 10**9})
+    budget = budget_for(card, None, max_vram="4GB", max_ram=None, held=Held(0, 0, others_bytes=3 * 10**9))
+    assert budget.vram_bytes == 1 * 10**9
+    unasked = budget_for(card, None, max_vram=None, max_ram=None, held=Held(0, 0, others_bytes=3 * 10**9))
+    assert unasked.vram_bytes == 10 * 10**9
