@@ -92,7 +92,6 @@ def optimize(
         pipe, max_vram=max_vram, max_ram=max_ram, workload=workload, example=example, calls=calls, quality=quality,
         allow=allow, keep=keep, forbid=forbid, objective=objective, profiles=profiles, undo=undo, device=device,
     )  # fmt: skip
-    require_pipeline(pipe)
     with _plan_taken_off(pipe, put_back="on error"):
         explained, _ = answer(question)
         handle = engine.apply(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from autotune.report.text import five_lines, lever_words, plan_words
-from autotune.units import both_sizes, duration, size
+from autotune.report.text import PHASE_TITLES, five_lines, lever_rows, phase_rows, plan_words
+from autotune.units import duration, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,26 +45,14 @@ def show_explanation(console: Console, explained: Explanation) -> None:
     show_table(
         console,
         "Phases, simulated",
-        ("phase", ">peak", ">weights", ">activations", ">workspace", ">overhead", ">time", "at"),
-        (
-            (
-                phase.name,
-                both_sizes(phase.peak_bytes),
-                size(phase.weights_bytes),
-                size(phase.activations_bytes),
-                size(phase.workspace_bytes),
-                size(phase.overhead_bytes),
-                duration(phase.latency_s),
-                phase.moment,
-            )
-            for phase in estimate.phases
-        ),
+        ("phase", *(f">{title}" for title in PHASE_TITLES[1:-1]), "at"),
+        phase_rows(estimate),
     )
     show_table(
         console,
         "Levers",
         ("lever", "value", "reason"),
-        ((name, lever_words(name, value), plan.reasons.get(name, "")) for name, value in plan.values.items()),
+        lever_rows(plan),
     )
     for note in (*estimate.notes, *explained.device.notes):
         say(console, f"note: {note}")

@@ -20,7 +20,7 @@ from autotune.flow.recall import Profiles, open_store, recall_by_source, recalle
 from autotune.probe import catalog
 from autotune.probe.gpu import local_device
 from autotune.probe.host import host as probe_host
-from autotune.probe.pipeline import present_device
+from autotune.probe.pipeline import present_device, require_pipeline
 from autotune.records.device import Device
 from autotune.records.front import Candidate, Front, Objective
 from autotune.records.host import Host
@@ -56,6 +56,8 @@ class Question:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, str | Path):
+            require_pipeline(self.model)
         _is_a("gpu", self.gpu, str | None, "a name such as 'NVIDIA GeForce RTX 3060 12GB'")
         _is_a("device", self.device, str | None, "a torch device such as 'cuda:0'")
         _is_a("keep", self.keep, Mapping | None, "a dict such as {'vae_tiling': False}")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from autotune.report.explanation import Explanation
-from autotune.report.text import five_lines, lever_words
-from autotune.units import both_sizes, duration, size
+from autotune.report.text import PHASE_TITLES, five_lines, lever_rows, phase_rows
+from autotune.units import size
 
 __all__ = ["explanation_html"]
 
@@ -18,26 +18,8 @@ def explanation_html(explained: Explanation) -> str:
     verdict = "fits" if explained.fits else "will not fit"
     head = f"<p><b>{escape(explained.state)}</b>: {size(estimate.process_bytes)}, {verdict} (simulated)</p>"
     words = f"<pre>{escape(chr(10).join(five_lines(explained)))}</pre>"
-    phases = _table(
-        ("phase", "peak", "weights", "activations", "workspace", "overhead", "time", "at"),
-        (
-            (
-                phase.name,
-                both_sizes(phase.peak_bytes),
-                size(phase.weights_bytes),
-                size(phase.activations_bytes),
-                size(phase.workspace_bytes),
-                size(phase.overhead_bytes),
-                duration(phase.latency_s),
-                phase.moment,
-            )
-            for phase in estimate.phases
-        ),
-    )
-    levers = _table(
-        ("lever", "value", "reason"),
-        ((name, lever_words(name, value), plan.reasons.get(name, "")) for name, value in plan.values.items()),
-    )
+    phases = _table(PHASE_TITLES, phase_rows(estimate))
+    levers = _table(("lever", "value", "reason"), lever_rows(plan))
     return head + words + phases + levers
 
 

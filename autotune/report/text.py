@@ -11,8 +11,9 @@ from autotune.records.plan import Plan
 from autotune.report.explanation import Explanation
 from autotune.units import both_sizes, duration, size
 
-__all__ = ["explanation_text", "five_lines", "lever_words", "plan_words"]
+__all__ = ["PHASE_TITLES", "explanation_text", "five_lines", "lever_rows", "lever_words", "phase_rows", "plan_words"]
 
+PHASE_TITLES = ("phase", "peak", "weights", "activations", "workspace", "overhead", "time", "at")
 _SHORT = {"encoding": "encode", "denoising": "denoise", "decoding": "decode"}
 
 
@@ -39,14 +40,35 @@ def explanation_text(explained: Explanation) -> str:
         lines.append(f"cap     {explained.cap_note}")
     lines.append("")
     lines += _phase_table(estimate)
-    reasons = explained.chosen.plan.reasons
-    if reasons:
+    if explained.chosen.plan.reasons:
         lines.append("")
-        lines += [f"  {name:<12} {lever_words(name, value):<22} {reasons.get(name, '')}".rstrip()
-                  for name, value in explained.chosen.plan.values.items()]  # fmt: skip
+        rows = lever_rows(explained.chosen.plan)
+        lines += [f"  {name:<12} {value:<22} {reason}".rstrip() for name, value, reason in rows]
     lines += [f"  note: {note}" for note in (*estimate.notes, *explained.device.notes)]
     lines += [f"  more: {advice}" for advice in explained.advice[1:]]
     return "\n".join(lines)
+
+
+def phase_rows(estimate: Estimate) -> list[tuple[str, ...]]:
+    """One row a phase, in the order of `PHASE_TITLES`."""
+    return [
+        (
+            phase.name,
+            both_sizes(phase.peak_bytes),
+            size(phase.weights_bytes),
+            size(phase.activations_bytes),
+            size(phase.workspace_bytes),
+            size(phase.overhead_bytes),
+            duration(phase.latency_s),
+            phase.moment,
+        )
+        for phase in estimate.phases
+    ]
+
+
+def lever_rows(plan: Plan) -> list[tuple[str, str, str]]:
+    """One row a lever: its name, its value in words, the reason."""
+    return [(name, lever_words(name, value), plan.reasons.get(name, "")) for name, value in plan.values.items()]
 
 
 def plan_words(plan: Plan) -> str:
@@ -121,12 +143,7 @@ def _against(compared: Candidate, cap_bytes: int) -> str:
 
 
 def _phase_table(estimate: Estimate) -> list[str]:
-    titles = f"{'peak':>22} {'weights':>9} {'activations':>12} {'workspace':>10} {'overhead':>9} {'time':>11}"
-    header = f"  {'phase':<10} {titles}  at"
-    rows = [
-        f"  {phase.name:<10} {both_sizes(phase.peak_bytes):>22} {size(phase.weights_bytes):>9} "
-        f"{size(phase.activations_bytes):>12} {size(phase.workspace_bytes):>10} {size(phase.overhead_bytes):>9} "
-        f"{duration(phase.latency_s):>11}  {phase.moment}"
-        for phase in estimate.phases
+    return [
+        f"  {name:<10} {peak:>22} {weights:>9} {activations:>12} {workspace:>10} {overhead:>9} {time:>11}  {at}"
+        for name, peak, weights, activations, workspace, overhead, time, at in (PHASE_TITLES, *phase_rows(estimate))
     ]
-    return [header, *rows]

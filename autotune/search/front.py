@@ -1,4 +1,4 @@
-"""Which candidates nobody beats, how much a front covers, and why a candidate has the values it has."""
+"""Which candidates nobody beats, and why a candidate has the values it has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autotune.records.plan import LEVERS, Plan
 from autotune.search.space import Space
 from autotune.units import duration, size
 
-__all__ = ["hypervolume", "objectives", "pareto", "with_reasons"]
+__all__ = ["objectives", "pareto", "with_reasons"]
 
 # Plans this close in time are equal: measurements of one plan differ by as much.
 _EQUAL_SHARE = 0.01
@@ -47,20 +47,6 @@ def _beats(one: Candidate, other: Candidate) -> bool:
     a, b = objectives(one), objectives(other)
     no_worse = a[0] <= b[0] and a[1] <= b[1] and a[3] <= b[3]
     return no_worse and a[2] <= b[2] + max(_EQUAL_SHARE * b[2], _EQUAL_S)
-
-
-def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
-    """Area that a two-dimensional front (both minimised) covers below a reference point.
-
-    >>> hypervolume([(1.0, 3.0), (2.0, 1.0)], (4.0, 4.0))
-    7.0
-    """
-    area, ceiling = 0.0, reference[1]
-    for x, y in sorted(points):
-        if x < reference[0] and y < ceiling:
-            area += (reference[0] - x) * (ceiling - y)
-            ceiling = y
-    return area
 
 
 def with_reasons(candidate: Candidate, evaluated: Mapping[tuple[Any, ...], Candidate], space: Space) -> Candidate:

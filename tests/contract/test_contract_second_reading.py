@@ -130,3 +130,12 @@ def test_a_denoiser_that_cannot_be_traced_is_said_in_the_five_lines() -> None:
     text = str(autotune.explain(pipe, workload=CALL))
     assert "note    unet could not be traced (weights of class Strange): weights only" in text
     assert "time unknown beyond" in text
+
+
+def test_something_with_components_that_is_no_pipeline_is_refused_before_it_is_looked_at() -> None:
+    class Impostor:
+        components = ("unet", "vae")
+
+    for call in (autotune.plan, autotune.explore, autotune.explain, autotune.optimize):
+        with pytest.raises(autotune.PipelineError, match="got Impostor"):
+            call(Impostor())

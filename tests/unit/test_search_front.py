@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.records.plan import Plan
-from autotune.search.front import hypervolume, objectives, pareto, with_reasons
+from autotune.search.front import objectives, pareto, with_reasons
 from autotune.search.space import Space
 from tests.unit.handmade import candidate
 
@@ -68,25 +67,6 @@ def test_a_busier_plan_that_is_much_faster_stays_instead():
 def test_the_margin_counts_as_needed():
     sure, unsure = candidate(process_bytes=100), candidate(process_bytes=90, margin_bytes=20)
     assert pareto([sure, unsure]) == (sure,)
-
-
-@pytest.mark.parametrize(
-    ("points", "area"),
-    [
-        ([], 0.0),
-        ([(1.0, 1.0)], 9.0),
-        ([(1.0, 3.0), (2.0, 1.0)], 7.0),
-        ([(2.0, 1.0), (1.0, 3.0), (3.0, 2.0)], 7.0),
-        ([(4.0, 1.0), (1.0, 4.0), (5.0, 5.0)], 0.0),
-    ],
-)
-def test_hypervolume(points, area):
-    assert hypervolume(points, (4.0, 4.0)) == area
-
-
-@given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 3)), max_size=8), st.tuples(st.floats(0, 3), st.floats(0, 3)))
-def test_one_more_point_covers_no_less(points, another):
-    assert hypervolume([*points, another], (3.0, 3.0)) >= hypervolume(points, (3.0, 3.0)) - 1e-9
 
 
 def test_each_lever_has_a_reason():
