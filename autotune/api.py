@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from autotune.errors import PlanError, WorkloadError
+from autotune.flow.applying import apply_plan, plan_taken_off
 from autotune.flow.ask import Question, answer, front_for, job_of, place_of
 from autotune.flow.budget import budget_for, held_by
 from autotune.flow.job import WorkloadLike
-from autotune.flow.planning import as_it_is
+from autotune.flow.planning import as_it_is, estimate_of
 from autotune.flow.recall import Profiles
 from autotune.levers import engine
 from autotune.probe.gpu import local_device
 from autotune.probe.pipeline import present_device, require_pipeline
 from autotune.probe.workload import resolve_workload
-from autotune.records.front import Front, Objective
+from autotune.records.front import Candidate, Front, Objective
 from autotune.records.plan import Plan, Quality
 from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
@@ -92,11 +92,12 @@ def optimize(
         pipe, max_vram=max_vram, max_ram=max_ram, workload=workload, example=example, calls=calls, quality=quality,
         allow=allow, keep=keep, forbid=forbid, objective=objective, profiles=profiles, undo=undo, device=device,
     )  # fmt: skip
-    with _plan_taken_off(pipe, put_back="on error"):
+    with plan_taken_off(pipe, put_back="on error"):
         explained, _ = answer(question)
-        handle = engine.apply(
-            pipe, explained.chosen.plan, device=explained.device, workload=explained.workload, undo=undo
-        )
+        handle = apply_plan(
+            pipe, explained.chosen.plan, device=explained.device, workload=explained.workload,
+            example=dict(example or {}) | dict(workload if isinstance(workload, Mapping) else {}), undo=undo,
+        )  # fmt: skip
     handle.story = explained.model_copy(update={"state": "optimised"})
     _say(handle.story)
     return pipe
@@ -122,7 +123,9 @@ def apply(pipe: Any, plan: Plan, *, device: str | None = None, workload: Workloa
     if not isinstance(first, Workload | Mapping | None):
         raise WorkloadError(f"workload={workload!r} names no call; give a Workload or a dict of call arguments")
     call = resolve_workload(pipe, first)
-    engine.apply(pipe, plan, device=local_device(device or present_device(pipe)), workload=call, undo=undo)
+    place = local_device(device or present_device(pipe))
+    example = first if isinstance(first, Mapping) else {}
+    apply_plan(pipe, plan, device=place, workload=call, example=example, undo=undo)
     return pipe
 
 
@@ -166,7 +169,7 @@ def plan(
         quality=quality, allow=allow, keep=keep, forbid=forbid, objective=objective, device=device,
         profiles=profiles, undo=undo,
     )  # fmt: skip
-    with _plan_taken_off(pipe_or_model, put_back="always"):
+    with plan_taken_off(pipe_or_model, put_back="always"):
         return answer(question)[0].chosen.plan
 
 
@@ -197,7 +200,7 @@ def explore(
         pipe_or_model, gpu=gpu, workload=workload, example=example, calls=calls, allow=allow, keep=keep,
         forbid=forbid, device=device, profiles=profiles, undo=undo,
     )  # fmt: skip
-    with _plan_taken_off(pipe_or_model, put_back="always"):
+    with plan_taken_off(pipe_or_model, put_back="always"):
         return front_for(question)
 
 
@@ -223,9 +226,11 @@ def explain(
         return story
     question = Question(pipe_or_model, gpu=gpu, device=device, max_vram=max_vram, workload=workload, example=example)
     place, host = place_of(question)
-    job = job_of(question, place)
-    budget = budget_for(place, host, max_vram=max_vram, max_ram=None, held=held_by(job.pipe, place))
-    as_is = as_it_is(job)
+    with plan_taken_off(pipe_or_model, put_back="always"):
+        job = job_of(question, place)
+        budget = budget_for(place, host, max_vram=max_vram, max_ram=None, held=held_by(job.pipe, place))
+        plan = None if handle is None else handle.plan
+        chosen = as_it_is(job) if plan is None else Candidate(plan=plan, estimate=estimate_of(job, plan))
     return Explanation(
         state="as it is" if handle is None else "optimised",
         model=job.model.name,
@@ -234,7 +239,7 @@ def explain(
         host=host,
         cap_bytes=budget.vram_bytes,
         cap_note=budget.note,
-        chosen=as_is if handle is None else as_is.model_copy(update={"plan": handle.plan}),
+        chosen=chosen,
     )
 
 
@@ -250,23 +255,6 @@ def restore(pipe: Any) -> Any:
     """
     engine.restore(pipe)
     return pipe
-
-
-@contextmanager
-def _plan_taken_off(pipe: Any, *, put_back: Literal["always", "on error"]) -> Iterator[None]:
-    """Inside, the pipeline is as its owner made it: planning looks at that, not at what an earlier plan left."""
-    handle = engine.handle_of(pipe)
-    if handle is None:
-        yield
-        return
-    engine.restore(pipe)
-    try:
-        yield
-    except BaseException:
-        engine.reapply(pipe, handle)
-        raise
-    if put_back == "always":
-        engine.reapply(pipe, handle)
 
 
 def _say(explained: Explanation) -> None:

@@ -31,6 +31,7 @@ from autotune.report.explanation import Explanation
 __all__ = ["Question", "answer", "front_for", "job_of", "place_of"]
 
 _OBJECTIVES = ("latency", "memory")
+_APPROXIMATIONS = ("sage",)
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,7 @@ class Question:
             _one_of("lever", name, LEVERS)
         _check_values(self.keep or {})
         for name in names_of(self.allow):
-            raise PlanError(
-                f"allow={{{name!r}}}: there is no approximation of that name; none is built in yet, leave allow out"
-            )
+            _one_of("approximation", name, _APPROXIMATIONS)
         if self.gpu is not None and self.device is not None:
             raise PlanError(
                 f"gpu={self.gpu!r} plans for a card that is not here, device={self.device!r} for one that is; give one"
@@ -83,8 +82,8 @@ class Question:
 
     @property
     def restricted(self) -> bool:
-        """Whether levers are fixed, so that the answer is no profile for others."""
-        return bool(self.keep or self.forbid)
+        """Whether levers are fixed or approximations allowed, so that the answer is no profile for others."""
+        return bool(self.keep or self.forbid or self.allow)
 
 
 def answer(question: Question) -> tuple[Explanation, Front]:
@@ -117,7 +116,13 @@ def front_for(question: Question, device: Device | None = None) -> Front:
     from autotune.flow.planning import front_of
 
     job = job_of(question, device)
-    return recalled(store, job, lambda: front_of(job, keep=question.keep, forbid=names_of(question.forbid)))
+    return recalled(
+        store,
+        job,
+        lambda: front_of(
+            job, keep=question.keep, forbid=names_of(question.forbid), allow=names_of(question.allow)
+        ),
+    )
 
 
 def job_of(question: Question, device: Device) -> Job:

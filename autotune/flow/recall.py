@@ -43,7 +43,7 @@ def recalled(store: ProfileStore | None, job: Job, search: Callable[[], Front]) 
     )
     hit = store.find(key)
     if hit is not None:
-        return _here(hit.front, job.device, job.model.name)
+        return _here(hit.front, job.device, job.model.name, job.largest)
     front = search()
     aliases = (job.model.source_key,) if job.model.source_key else ()
     neutral = front.model_copy(update={"device": _portable(front.device)})
@@ -59,7 +59,7 @@ def recall_by_source(
         return None
     options = hash_options(_options(device, undo))
     hit = store.find_alias(source_key, catalog.slug(device), hash_workload(_asked(workload)), options)
-    return None if hit is None else _here(hit.front, device, name)
+    return None if hit is None else _here(hit.front, device, name, workload)
 
 
 def _options(device: Device, undo: bool) -> Mapping[str, Any]:
@@ -69,12 +69,12 @@ def _options(device: Device, undo: bool) -> Mapping[str, Any]:
 
 
 def _asked(workload: Workload) -> Workload:
-    """The workload without the number of calls to come: no lever depends on it yet."""
+    """The workload without the number of calls to come: that decides which plan of a front is taken, not the front."""
     return workload.model_copy(update={"calls": 1})
 
 
-def _here(front: Front, device: Device, name: str) -> Front:
-    return front.model_copy(update={"device": device, "model": name})
+def _here(front: Front, device: Device, name: str, workload: Workload) -> Front:
+    return front.model_copy(update={"device": device, "model": name, "workload": workload})
 
 
 def _portable(device: Device) -> Device:

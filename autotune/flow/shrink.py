@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from autotune.errors import WorkloadError
 from autotune.flow.job import Job
-from autotune.flow.planning import estimator
+from autotune.flow.planning import estimate_of
 from autotune.probe.workload import call_arguments
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload
-from autotune.search.space import Space
 
 __all__ = ["nearest_fit"]
 
@@ -27,9 +26,8 @@ def nearest_fit(job: Job, plan: Plan, cap_bytes: int) -> Workload | None:
 
     def fits(workload: Workload) -> bool:
         trial = replace(job, workloads=(workload,), calls=(call_arguments(job.pipe, workload),), progress=None)
-        values = {lever: (value,) for lever, value in plan.values.items()}
         try:
-            estimate = estimator(trial, Space(values=values))([plan])[0]
+            estimate = estimate_of(trial, plan)
         except WorkloadError:
             return False
         return not estimate.notes and estimate.needed_bytes <= cap_bytes

@@ -5,28 +5,67 @@ Each function says which line of the library it leans on; `tests/contract/test_c
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from types import MethodType
 from typing import Any, Literal
 
 import torch
 
+from autotune.records.model import role_named
+
 __all__ = [
     "Placement",
+    "backend_missing",
+    "backend_name",
+    "backend_names",
+    "denoisers",
     "excluded_from_offload",
+    "forget_compiled",
+    "forget_hook",
     "forget_hooks",
+    "group",
+    "groupable",
+    "has_triton",
+    "hooks_of",
+    "is_adapted",
+    "is_compiled",
     "is_sequential",
     "kept_in_fp32",
     "networks",
+    "offload_by_hand",
     "placement",
     "placement_device",
+    "put_hook",
+    "regroup",
+    "sent",
+    "text_encoders",
+    "ungroup",
+    "unet_output",
+    "uses_weight_norm",
 ]
 
 Placement = Literal["none", "model", "sequential", "group"]
 
 
 def networks(pipe: Any) -> dict[str, torch.nn.Module]:
-    """The pipeline's networks by attribute name."""
-    return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    """The pipeline's networks by attribute name, compiled wrappers taken off (torch/_dynamo/eval_frame.py `_orig_mod`)."""
+    parts = {name: getattr(part, "_orig_mod", part) for name, part in pipe.components.items()}
+    return {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
+
+
+def denoisers(pipe: Any) -> dict[str, torch.nn.Module]:
+    """The networks that run in each denoising step; the largest one where no name says so."""
+    parts = networks(pipe)
+    named = {name: part for name, part in parts.items() if role_named(name) == "denoiser"}
+    if named or not parts:
+        return named
+    largest = max(parts, key=lambda name: sum(parameter.numel() for parameter in parts[name].parameters()))
+    return {largest: parts[largest]}
+
+
+def text_encoders(pipe: Any) -> dict[str, torch.nn.Module]:
+    """The networks that encode prompts."""
+    return {name: part for name, part in networks(pipe).items() if role_named(name) == "text_encoder"}
 
 
 def excluded_from_offload(pipe: Any) -> tuple[str, ...]:
@@ -47,16 +86,11 @@ def _unpacked(hook: Any) -> list[Any]:
 def placement(pipe: Any) -> Placement:
     """How the pipeline's weights are placed now."""
     parts = networks(pipe).values()
-    if any(_group_hooked(part) for part in parts):
+    if any(_group_config(part) is not None for part in parts):
         return "group"
     if any(is_sequential(part) for part in parts):
         return "sequential"
     return "model" if any(hasattr(part, "_hf_hook") for part in parts) else "none"
-
-
-def _group_hooked(part: torch.nn.Module) -> bool:
-    registries = (getattr(module, "_diffusers_hook", None) for module in part.modules())
-    return any("group_offloading" in getattr(registry, "hooks", {}) for registry in registries)
 
 
 def placement_device(pipe: Any) -> torch.device | None:
@@ -71,10 +105,151 @@ def forget_hooks(pipe: Any) -> None:
     for attribute in ("_all_hooks", "_offload_device", "_offload_gpu_id"):
         pipe.__dict__.pop(attribute, None)
     for part in networks(pipe).values():
-        for module in part.modules():
-            left = module.__dict__.get("forward")  # accelerate/hooks.py remove_hook_from_module leaves the bound method
-            if isinstance(left, MethodType) and left.__self__ is module and left.__func__ is type(module).forward:
-                del module.__dict__["forward"]
+        forget_hook(part)
+
+
+def forget_hook(part: torch.nn.Module) -> None:
+    """Takes accelerate's hooks off one network, and the bound `forward` that they leave behind."""
+    from accelerate.hooks import remove_hook_from_module
+
+    remove_hook_from_module(part, recurse=True)
+    for module in part.modules():
+        left = module.__dict__.get("forward")  # accelerate/hooks.py remove_hook_from_module leaves the bound method
+        if isinstance(left, MethodType) and left.__self__ is module and left.__func__ is type(module).forward:
+            del module.__dict__["forward"]
+
+
+def hooks_of(part: torch.nn.Module) -> list[tuple[torch.nn.Module, Any]]:
+    """Each module of the network that has a hook of accelerate's, and the hook."""
+    return [(module, module._hf_hook) for module in part.modules() if getattr(module, "_hf_hook", None) is not None]
+
+
+def put_hook(module: torch.nn.Module, hook: Any) -> None:
+    """Hangs a hook of accelerate's on the module again."""
+    from accelerate.hooks import add_hook_to_module
+
+    add_hook_to_module(module, hook)
+
+
+def offload_by_hand(part: torch.nn.Module, device: torch.device) -> Any:
+    """The network moves in when it is called, and out when `offload()` of what is returned says so."""
+    from accelerate import cpu_offload_with_hook
+
+    return cpu_offload_with_hook(part, device)[1]
+
+
+def sent(values: Any, device: torch.device) -> Any:
+    """Nested arguments or results with their tensors on the device; the containers keep their class."""
+    from accelerate.utils import send_to_device
+
+    return send_to_device(values, device)
+
+
+def _group_config(part: torch.nn.Module) -> Any:
+    """The settings of the network's group offload (diffusers/hooks/group_offloading.py GroupOffloadingHook.config)."""
+    for module in part.modules():
+        hook = getattr(getattr(module, "_diffusers_hook", None), "hooks", {}).get("group_offloading")
+        if hook is not None:
+            return hook.config
+    return None
+
+
+# diffusers/hooks/group_offloading.py: _GROUP_OFFLOADING, _LAYER_EXECUTION_TRACKER, _LAZY_PREFETCH_GROUP_OFFLOADING
+_GROUP_HOOKS = ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading")
+
+
+def groupable(part: torch.nn.Module) -> bool:
+    """Whether diffusers can group-offload the network (modeling_utils.py `_supports_group_offloading`)."""
+    return bool(getattr(part, "_supports_group_offloading", True)) and not uses_weight_norm(part)
+
+
+def group(part: torch.nn.Module, device: torch.device, **settings: Any) -> None:
+    """Group offload of one network between this device and RAM."""
+    from diffusers.hooks import apply_group_offloading
+
+    apply_group_offloading(part, onload_device=device, offload_device=torch.device("cpu"), **settings)
+
+
+def ungroup(part: torch.nn.Module) -> Any:
+    """Takes group offload off, which diffusers has no call for; gives back its settings, None if there was none."""
+    config = _group_config(part)
+    if config is None:
+        return None
+    for module in part.modules():
+        registry = getattr(module, "_diffusers_hook", None)
+        for name in _GROUP_HOOKS if registry is not None else ():
+            registry.remove_hook(name, recurse=False)
+        if registry is not None and not registry.hooks:  # the first hook made the registry: hooks.py
+            del module._diffusers_hook
+        left = module.__dict__.get("forward")
+        if isinstance(left, MethodType) and left.__self__ is module and left.__func__ is type(module).forward:
+            del module.__dict__["forward"]
+    return config
+
+
+def regroup(part: torch.nn.Module, config: Any) -> None:
+    """Group offload with the settings that `ungroup` gave back."""
+    from diffusers.hooks.group_offloading import _apply_group_offloading
+
+    _apply_group_offloading(part, config)
+
+
+def is_adapted(module: torch.nn.Module) -> bool:
+    """Whether the module is a layer with LoRA weights (peft/tuners/tuners_utils.py BaseTunerLayer.merged_adapters)."""
+    return hasattr(module, "merged_adapters") and hasattr(module, "unmerge")
+
+
+def uses_weight_norm(part: torch.nn.Module) -> bool:
+    """Weight norm makes a weight of two at each call; a weight that was emptied cannot be made (torch/nn/utils/weight_norm.py,
+    torch/nn/utils/parametrizations.py)."""
+    return any(hasattr(m, "weight_g") or hasattr(m, "parametrizations") for m in part.modules())
+
+
+def is_compiled(module: torch.nn.Module) -> bool:
+    """Whether `module.compile()` was called (torch/nn/modules/module.py `_compiled_call_impl`)."""
+    return getattr(module, "_compiled_call_impl", None) is not None
+
+
+def forget_compiled(module: torch.nn.Module) -> None:
+    """The module runs as Python again."""
+    module.__dict__.pop("_compiled_call_impl", None)
+
+
+def has_triton() -> bool:
+    """Whether inductor finds Triton."""
+    return find_spec("triton") is not None
+
+
+def unet_output(sample: torch.Tensor) -> Any:
+    """What a UNet returns with `return_dict=True`."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+
+    return UNet2DConditionOutput(sample=sample)
+
+
+def backend_names() -> tuple[str, ...]:
+    """The backends that diffusers' attention dispatcher knows."""
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    return tuple(member.value for member in AttentionBackendName)
+
+
+def backend_name(name: str) -> Any:
+    """A backend as the dispatcher's processors hold it."""
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    return AttentionBackendName(name)
+
+
+def backend_missing(name: str) -> str:
+    """What is missing for a backend of the dispatcher: the package, or a newer version; empty if nothing is."""
+    from diffusers.models.attention_dispatch import _check_attention_backend_requirements
+
+    try:
+        _check_attention_backend_requirements(backend_name(name))
+    except RuntimeError as error:
+        return str(error).rstrip(".")
+    return ""
 
 
 def kept_in_fp32(part: torch.nn.Module, dtype: torch.dtype) -> tuple[str, ...]:

@@ -1,64 +1,233 @@
-"""Attention processors: exchange vanilla, sliced and xFormers ones for torch's fused attention."""
+"""Attention: fused, xFormers', step by step, the whole score matrix, or a backend of diffusers' dispatcher.
+
+`disable_attention_slicing` and `disable_xformers_...` set defaults instead of what was there before, and
+`set_attention_backend` also changes the process-wide default (docs/upstream.md). So processors are exchanged one by one and the
+old objects are put back.
+"""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
+import torch
+
+from autotune.errors import PlanError, nearest
 from autotune.levers import _upstream
-from autotune.levers.base import Domain, Lever, Subject, Undo
+from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
+from autotune.records.plan import is_approximate
 
-__all__ = ["Attention"]
+__all__ = ["Attention", "traced_as"]
 
-# Legacy processors of diffusers/models/attention_processor.py and the fused one that computes the same.
-_FUSED = {
-    "AttnProcessor": "AttnProcessor2_0",
-    "SlicedAttnProcessor": "AttnProcessor2_0",
-    "XFormersAttnProcessor": "AttnProcessor2_0",
-    "AttnAddedKVProcessor": "AttnAddedKVProcessor2_0",
-    "SlicedAttnAddedKVProcessor": "AttnAddedKVProcessor2_0",
-    "XFormersAttnAddedKVProcessor": "AttnAddedKVProcessor2_0",
+# Packages behind the dispatcher's backends, and the compute capabilities their kernels are built for
+# (diffusers/models/attention_dispatch.py _check_attention_backend_requirements; the packages' READMEs).
+_BACKENDS = {
+    "flash": ("flash_attn", (8, 0), (13, 0)),
+    "_flash_3": ("flash_attn_interface", (9, 0), (10, 0)),
+    "sage": ("sageattention", (8, 0), (13, 0)),
 }
 
 
 class Attention(Lever):
-    """Replaces processor by processor and keeps the old objects.
-
-    `disable_attention_slicing` and `disable_xformers_...` would set defaults instead of what was there before.
-    """
+    """Replaces processor by processor and keeps the old objects."""
 
     name = "attention"
-    summary = ("fused attention (SDPA) in place of vanilla or sliced", "no score matrix; faster", "none")
+    summary = (
+        "fused attention (SDPA), xFormers, a dispatcher backend, sliced, or vanilla",
+        "fused: no score matrix, faster; sliced: where a card has no fused kernel",
+        "sliced and vanilla are slower and larger than fused",
+    )
+
+    def touches(self, name: str, part: torch.nn.Module) -> bool:
+        return any(_processor_kind(module) for module in part.modules())
 
     def domain(self, subject: Subject) -> Domain:
-        if not _replaceable(subject.pipe):
-            return Domain(("as_is",), "attention is fused already")
-        return Domain(("as_is", "sdpa"), "some processors compute the score matrix step by step")
+        values, reasons = ["as_is"], []
+        if _legacy(subject.pipe):
+            values.append("sdpa")
+            reasons.append("some processors compute the score matrix step by step")
+        if _no_fused_kernel(subject) and _sliceable(subject.pipe):
+            values += ["sliced:auto", "sliced:max"]
+            reasons.append(f"{subject.device.name} has no fused kernel for bfloat16")
+        if subject.device.kind == "cuda":
+            installed = [f"backend:{name}" for name in _BACKENDS if not _backend_refusal(subject, name)]
+            values += [value for value in installed if not is_approximate(value) or "sage" in subject.allowed]
+            values += [] if _xformers_refusal(subject) else ["xformers"]
+        return Domain(tuple(values), "; ".join(reasons) or "attention is fused already")
 
     def check(self, subject: Subject, value: Any) -> None:
-        """Both values always apply: fused attention is left as it is."""
+        kind, _, argument = value.partition(":")
+        refusal = {"sliced": _sliced_refusal, "backend": _backend_refusal}.get(kind)
+        if refusal is not None:
+            why = refusal(subject, argument)
+        elif kind == "xformers":
+            why = _xformers_refusal(subject)
+        else:
+            why = "" if kind != "vanilla" or _exchangeable(subject.pipe) else _nothing_to_exchange(subject.pipe)
+        if not why and kind not in {"as_is", "sdpa"}:
+            why = _custom_processors(subject.pipe)
+        if why:
+            raise PlanError(f"attention={value!r} cannot be applied: {why}; what works is 'as_is'")
 
     def read(self, pipe: Any) -> str:
         return "as_is"
 
     def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
-        from diffusers.models import attention_processor
-
-        before = _replaceable(subject.pipe) if value == "sdpa" else []
-        for module, processor in before:
-            module.processor = getattr(attention_processor, _FUSED[type(processor).__name__])()
+        kind, _, argument = value.partition(":")
+        if kind == "as_is":
+            return nothing
+        if kind == "backend":
+            return _dispatch(subject.pipe, argument)
+        before = [(module, module.processor) for module in _attentions(subject.pipe)]
 
         def put_back() -> None:
             for module, processor in before:
                 module.processor = processor
 
+        try:
+            if kind == "sliced":
+                size = argument if argument in {"auto", "max"} else int(argument)
+                for part in _sliceable(subject.pipe):
+                    part.set_attention_slice(size)
+            else:
+                _exchange(subject.pipe, kind)
+        except BaseException:
+            put_back()
+            raise
+        if kind == "xformers":
+            undo_dispatch = _dispatch(subject.pipe, "xformers")
+            return lambda: (undo_dispatch(), put_back())[-1]
         return put_back
 
 
-def _replaceable(pipe: Any) -> list[tuple[Any, Any]]:
-    """Attention modules with a legacy processor, and that processor."""
-    return [
-        (module, module.processor)
-        for part in _upstream.networks(pipe).values()
-        for module in part.modules()
-        if type(getattr(module, "processor", None)).__name__ in _FUSED
-    ]
+def traced_as(value: str) -> str:
+    """The value whose kernels allocate the same: libraries that need a card compute without a score matrix, as SDPA does."""
+    return "sdpa" if value == "xformers" or value.startswith("backend:") else value
+
+
+def _attentions(pipe: Any) -> list[Any]:
+    parts = _upstream.networks(pipe).values()
+    return [module for part in parts for module in part.modules() if _processor_kind(module)]
+
+
+def _processor_kind(module: Any) -> tuple[str, bool] | None:
+    return _KINDS.get(type(getattr(module, "processor", None)).__name__)
+
+
+# Processors of diffusers/models/attention_processor.py that compute the same: kind, and whether keys are added.
+_KINDS = {
+    "AttnProcessor": ("vanilla", False),
+    "AttnProcessor2_0": ("sdpa", False),
+    "XFormersAttnProcessor": ("xformers", False),
+    "SlicedAttnProcessor": ("sliced", False),
+    "AttnAddedKVProcessor": ("vanilla", True),
+    "AttnAddedKVProcessor2_0": ("sdpa", True),
+    "XFormersAttnAddedKVProcessor": ("xformers", True),
+    "SlicedAttnAddedKVProcessor": ("sliced", True),
+}
+_BY_KIND = {kind: name for name, kind in _KINDS.items()}
+
+
+def _exchangeable(pipe: Any) -> list[Any]:
+    from diffusers.models.attention_processor import Attention as Module
+
+    return [module for module in _attentions(pipe) if isinstance(module, Module)]
+
+
+def _legacy(pipe: Any) -> list[Any]:
+    return [module for module in _exchangeable(pipe) if _KINDS[type(module.processor).__name__][0] != "sdpa"]
+
+
+def _exchange(pipe: Any, kind: str) -> None:
+    from diffusers.models import attention_processor
+
+    for module in _exchangeable(pipe):
+        present, added = _KINDS[type(module.processor).__name__]
+        if present != kind:
+            module.processor = getattr(attention_processor, _BY_KIND[kind, added])()
+
+
+def _dispatch(pipe: Any, backend: str) -> Undo:
+    """Sets the backend of each processor that asks the dispatcher; the process-wide default stays."""
+    name = _upstream.backend_name(backend)
+    before = [(processor, processor._attention_backend) for processor in _dispatching(pipe)]
+    for processor, _ in before:
+        processor._attention_backend = name
+
+    def put_back() -> None:
+        for processor, was in before:
+            processor._attention_backend = was
+
+    return put_back
+
+
+def _dispatching(pipe: Any) -> list[Any]:
+    parts = _upstream.networks(pipe).values()
+    processors = (getattr(module, "processor", None) for part in parts for module in part.modules())
+    return [processor for processor in processors if hasattr(processor, "_attention_backend")]
+
+
+def _sliceable(pipe: Any) -> list[Any]:
+    return [part for part in _upstream.networks(pipe).values() if hasattr(part, "set_attention_slice")]
+
+
+def _sliced_refusal(subject: Subject, size: str) -> str:
+    parts = _sliceable(subject.pipe)
+    if not parts:
+        return f"{_denoiser_classes(subject.pipe)} has no sliced attention"
+    heads = [module.sliceable_head_dim for part in parts for module in part.modules() if hasattr(module, "sliceable_head_dim")]
+    if size.isdecimal() and int(size) > min(heads, default=1):
+        return f"a slice cannot hold more than the {min(heads)} heads of the smallest attention"
+    return ""
+
+
+def _backend_refusal(subject: Subject, name: str) -> str:
+    known = _upstream.backend_names()
+    if name not in known:
+        return f"diffusers has no attention backend {name!r}; nearest: {nearest(name, list(known))}"
+    if not _dispatching(subject.pipe):
+        return f"the attention of {_denoiser_classes(subject.pipe)} does not ask diffusers' dispatcher"
+    missing = _upstream.backend_missing(name)
+    if missing:
+        return missing
+    package, first, end = _BACKENDS.get(name, ("", (0, 0), (99, 0)))
+    capability = subject.device.compute_capability
+    if package and (capability is None or not first <= capability < end):
+        return f"{package} has no kernels for {subject.device.name}"
+    return ""
+
+
+def _xformers_refusal(subject: Subject) -> str:
+    if find_spec("xformers") is None:
+        return "the package xformers is not installed; pip install xformers"
+    if subject.device.kind != "cuda":
+        return "xformers needs a CUDA card"
+    if not _exchangeable(subject.pipe) and not _dispatching(subject.pipe):
+        return _nothing_to_exchange(subject.pipe)
+    return _upstream.backend_missing("xformers") if _dispatching(subject.pipe) else ""
+
+
+def _custom_processors(pipe: Any) -> str:
+    """IP-Adapter and the like keep weights in processors of their own, which an exchange would lose for the time of the plan."""
+    parts = _upstream.networks(pipe).values()
+    own = (getattr(module, "processor", None) for part in parts for module in part.modules())
+    strange = sorted({type(processor).__name__ for processor in own if isinstance(processor, torch.nn.Module)})
+    return f"{strange[0]} holds weights of its own" if strange else ""
+
+
+def _no_fused_kernel(subject: Subject) -> bool:
+    """bf16 before compute capability 8.0: neither flash nor efficient takes it (sdp_utils.cpp), the math kernel is left."""
+    if subject.device.kind != "cuda" or (subject.device.compute_capability or (8, 0)) >= (8, 0):
+        return False
+    parts = _upstream.denoisers(subject.pipe).values()
+    return any(parameter.dtype == torch.bfloat16 for part in parts for parameter in part.parameters())
+
+
+def _nothing_to_exchange(pipe: Any) -> str:
+    return f"the attention of {_denoiser_classes(pipe)} has one processor only"
+
+
+def _denoiser_classes(pipe: Any) -> str:
+    return " and ".join(dict.fromkeys(type(part).__name__ for part in _upstream.denoisers(pipe).values()))
+
+

@@ -7,12 +7,14 @@ a replay accounts for it in `simulate/replay.py`, and its row in the README, whi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 
 from autotune.records.device import Device
+from autotune.records.plan import Plan
+from autotune.records.trace import DenoiserFacts
 from autotune.records.workload import Workload
 
 __all__ = ["Domain", "Lever", "Subject", "Undo", "nothing", "release_cache"]
@@ -30,6 +32,17 @@ class Subject(NamedTuple):
     pipe: Any
     device: Device
     workload: Workload
+    plan: Plan = Plan()
+    """The whole plan that is being applied: placement asks what else is moved."""
+    denoisers: Mapping[str, DenoiserFacts] = {}
+    """What a weightless call showed of each denoiser, by component; empty where nobody has traced."""
+    allowed: frozenset[str] = frozenset()
+    """Approximations that the caller allows by name."""
+
+    @property
+    def steps_are_small(self) -> bool:
+        """Whether every denoiser was seen to allocate little beside its weights."""
+        return bool(self.denoisers) and all(facts.small for facts in self.denoisers.values())
 
 
 class Domain(NamedTuple):
@@ -47,9 +60,13 @@ class Lever(ABC):
     summary: ClassVar[tuple[str, str, str]]
     """Its row in the README: what it does, what it gains, what it costs."""
 
+    def touches(self, name: str, part: torch.nn.Module) -> bool:
+        """Whether the lever changes what this component executes; asked of execution levers only."""
+        return True
+
     @abstractmethod
     def domain(self, subject: Subject) -> Domain:
-        """The values that a search should look at."""
+        """The values that a search should look at: those that can help here."""
 
     @abstractmethod
     def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:

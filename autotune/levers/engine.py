@@ -3,31 +3,60 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
 
 from autotune.errors import AutotuneError, PlanError
-from autotune.levers.attention import Attention
+from autotune.levers import _upstream
+from autotune.levers.adapters import Fused
+from autotune.levers.attention import Attention, traced_as
 from autotune.levers.base import Lever, Subject, Undo
+from autotune.levers.batch import BatchSplit
+from autotune.levers.compiling import Compile
 from autotune.levers.dtype import Dtype
-from autotune.levers.offload import Offload, take_over
+from autotune.levers.feed_forward import FeedForwardChunks
+from autotune.levers.layout import ChannelsLast
+from autotune.levers.offload import Offload
+from autotune.levers.takeover import take_over
+from autotune.levers.text_encoders import TextEncoders
 from autotune.levers.tf32 import Tf32
 from autotune.levers.vae import VaeSlicing, VaeTiling
+from autotune.levers.vae_frames import VaeFramewise
 from autotune.records.device import Device
 from autotune.records.plan import EXECUTION_LEVERS, Plan
+from autotune.records.rules import conflict
+from autotune.records.trace import DenoiserFacts
 from autotune.records.workload import Workload
 
-__all__ = ["ORDER", "Handle", "apply", "current_plan", "executed", "handle_of", "reapply", "restore"]
+__all__ = ["EXECUTED", "ORDER", "Handle", "apply", "check", "current_plan", "executed", "handle_of", "reapply", "restore"]
 
 log = logging.getLogger("autotune")
 
-# Precision before processors, what is executed before where it lies: a cast or a processor change after sequential offload
-# would meet empty parameters, silently.
-ORDER: tuple[Lever, ...] = (Dtype(), Tf32(), Attention(), VaeSlicing(), VaeTiling(), Offload())
+# Precision before layout before processors, what is executed before where it lies: a cast or a processor change after
+# sequential offload would meet empty parameters, silently. What goes around a forward comes before the hooks of offload, which
+# remember the forward they find and put it back after each call; text encoders that are placed by themselves come last.
+ORDER: tuple[Lever, ...] = (
+    Dtype(),
+    Tf32(),
+    ChannelsLast(),
+    Attention(),
+    FeedForwardChunks(),
+    Compile(),
+    BatchSplit(),
+    VaeSlicing(),
+    VaeTiling(),
+    VaeFramewise(),
+    Offload(),
+    TextEncoders(),
+)
+EXECUTED: dict[str, Lever] = {lever.name: lever for lever in ORDER if lever.name in EXECUTION_LEVERS}
+"""The levers that change which kernels run, by name."""
 
 _ATTRIBUTE = "_autotune"
-
 
 class Handle:
     """What was done to a pipeline and how to undo it. Lives on the pipeline as long as the plan does."""
@@ -37,6 +66,8 @@ class Handle:
         self.device = device
         self.workload = workload
         self.keeps_originals = keeps_originals
+        self.denoisers: Mapping[str, DenoiserFacts] = {}
+        self.fused: Fused | None = None
         self.story: Any = None
         self._undos: list[tuple[str, Undo]] = []
 
@@ -47,15 +78,24 @@ class Handle:
     def undo(self) -> None:
         """Takes back every step, the last first. A step that fails does not keep the others from being undone."""
         failures: list[tuple[str, Exception]] = []
+        fused, self.fused = self.fused, None
+        if fused is not None:
+            fused.as_before()
         while self._undos:
             name, undo = self._undos.pop()
             try:
                 undo()
             except Exception as error:
                 failures.append((name, error))
+        if fused is not None:
+            fused.as_found()
         if failures:
             name, first = failures[0]
             raise AutotuneError(f"undoing {name} failed: {first}; load the pipeline again") from first
+
+
+_OWNERS: WeakKeyDictionary[torch.nn.Module, Handle] = WeakKeyDictionary()
+"""Which plan a network is under now: pipelines made with `from_pipe` share theirs."""
 
 
 def handle_of(pipe: Any) -> Handle | None:
@@ -64,7 +104,15 @@ def handle_of(pipe: Any) -> Handle | None:
     return handle if isinstance(handle, Handle) else None
 
 
-def apply(pipe: Any, plan: Plan, *, device: Device, workload: Workload, undo: bool = True) -> Handle:
+def apply(
+    pipe: Any,
+    plan: Plan,
+    *,
+    device: Device,
+    workload: Workload,
+    undo: bool = True,
+    denoisers: Mapping[str, DenoiserFacts] | None = None,
+) -> Handle:
     """Makes the pipeline run as planned. Applied twice it is applied once; another plan replaces it.
 
     Raises:
@@ -75,19 +123,39 @@ def apply(pipe: Any, plan: Plan, *, device: Device, workload: Workload, undo: bo
         return handle
     restore(pipe)
     try:
-        return _apply(pipe, plan, Handle(plan, device, workload, keeps_originals=undo))
+        with torch.inference_mode(False):  # parameters made in inference mode could never be put back
+            subject = Subject(pipe, device, workload, plan, denoisers or {})
+            fresh = Handle(plan, device, workload, keeps_originals=undo)
+            fresh.denoisers = subject.denoisers
+            return _apply(subject, fresh)
     except BaseException:
         if handle is not None:
             reapply(pipe, handle)
         raise
 
 
-def _apply(pipe: Any, plan: Plan, handle: Handle) -> Handle:
-    subject, undo = Subject(pipe, handle.device, handle.workload), handle.keeps_originals
+def check(subject: Subject, plan: Plan) -> None:
+    """Refuses a plan that this pipeline or device cannot take.
+
+    Raises:
+        PlanError: the first value, or pair of values, that cannot be, and what can.
+    """
+    rule = conflict(plan)
+    if rule is not None:
+        raise PlanError(rule.words(plan))
     for lever in ORDER:
         lever.check(subject, getattr(plan, lever.name))
+
+
+def _apply(subject: Subject, handle: Handle) -> Handle:
+    pipe, plan, undo = subject.pipe, subject.plan, handle.keeps_originals
+    _refuse_elsewhere_owned(pipe)
+    _refuse_weightless(pipe)
+    check(subject, plan)
     try:
         handle.did("the offload that was there", take_over(pipe))
+        if undo:
+            handle.fused = Fused(pipe)
         for lever in ORDER:
             handle.did(lever.name, lever.apply(subject, getattr(plan, lever.name), undo=undo))
     except BaseException as error:
@@ -98,7 +166,28 @@ def _apply(pipe: Any, plan: Plan, handle: Handle) -> Handle:
         rest = ", but for the lowered precision: undo=False" if lowered else ""
         raise PlanError(f"applying {plan.changes} failed and was rolled back{rest}: {error}") from error
     pipe.__dict__[_ATTRIBUTE] = handle
+    for part in _upstream.networks(pipe).values():
+        _OWNERS[part] = handle
     return handle
+
+
+def _refuse_elsewhere_owned(pipe: Any) -> None:
+    shared = [name for name, part in _upstream.networks(pipe).items() if part in _OWNERS]
+    if shared:
+        raise PlanError(
+            f"{', '.join(shared)} of this {type(pipe).__name__} also belongs to a pipeline that is optimised; "
+            "call autotune.restore on that one first"
+        )
+
+
+def _refuse_weightless(pipe: Any) -> None:
+    """Weights on meta that no hook has elsewhere are no weights."""
+    for name, part in _upstream.networks(pipe).items():
+        if not _upstream.is_sequential(part) and any(parameter.is_meta for parameter in part.parameters()):
+            raise PlanError(
+                f"{name} is on the meta device and has no weights; autotune.plan works without them, "
+                "to apply a plan load the pipeline first"
+            )
 
 
 def restore(pipe: Any) -> bool:
@@ -107,35 +196,37 @@ def restore(pipe: Any) -> bool:
     if handle is None:
         return False
     del pipe.__dict__[_ATTRIBUTE]
-    handle.undo()
+    for part in [part for part, owner in _OWNERS.items() if owner is handle]:
+        del _OWNERS[part]
+    with torch.inference_mode(False):
+        handle.undo()
     return True
 
 
-def reapply(pipe: Any, handle: Handle) -> None:
+def reapply(pipe: Any, handle: Handle) -> Handle:
     """Puts back the plan of a handle that was just undone. Without originals the weights stayed lowered."""
     plan = handle.plan if handle.keeps_originals else handle.plan.model_copy(update={"dtype": "as_is"})
-    again = apply(pipe, plan, device=handle.device, workload=handle.workload, undo=handle.keeps_originals)
+    again = apply(
+        pipe, plan, device=handle.device, workload=handle.workload, undo=handle.keeps_originals, denoisers=handle.denoisers
+    )
     again.plan, again.story = handle.plan, handle.story
+    return again
 
 
 def current_plan(pipe: Any) -> Plan:
     """The pipeline as it is now, as a plan."""
-    values = {lever.name: lever.read(pipe) for lever in ORDER}
-    if values["offload"] == "group":
-        raise PlanError(
-            "the pipeline is group-offloaded, which cannot be estimated yet; nearest is offload='sequential'"
-        )
-    return Plan(**values)
+    return Plan(**{lever.name: lever.read(pipe) for lever in ORDER})
 
 
 @contextmanager
 def executed(subject: Subject, values: dict[str, Any]) -> Iterator[None]:
     """Levers that change what is executed, pulled on a twin for the time of a recording."""
     undos: list[Undo] = []
+    traced = values | {"attention": traced_as(values["attention"])} if "attention" in values else values
     try:
-        for lever in ORDER:
-            if lever.name in values and lever.name in EXECUTION_LEVERS:
-                undos.append(lever.apply(subject, values[lever.name], undo=True))
+        for name, lever in EXECUTED.items():
+            if name in traced:
+                undos.append(lever.apply(subject, traced[name], undo=True))
         yield
     finally:
         for undo in reversed(undos):

@@ -1,8 +1,8 @@
 """Placement: where weights wait while they are not needed.
 
-On a card the pipeline's own methods do the work. Without one, model offload runs with device="cpu" and sequential offload
-through accelerate component by component (diffusers would ask for "cpu:0", which accelerate does not take): the same hooks,
-nothing saved, but every path can be run.
+On a card the libraries' own calls do the work. Without one, model offload runs with device="cpu", sequential offload through
+accelerate component by component (`takeover.sequential_without_card`) and group offload from RAM to RAM: the same hooks, nothing
+saved, but every path can be run.
 """
 
 from __future__ import annotations
@@ -14,8 +14,16 @@ import torch
 from autotune.errors import PlanError
 from autotune.levers import _upstream
 from autotune.levers.base import Domain, Lever, Subject, Undo, release_cache
+from autotune.levers.takeover import sequential_without_card
+from autotune.levers.text_encoders import wait_apart
+from autotune.records.model import role_named
+from autotune.records.plan import GroupOffload, group_offload
 
-__all__ = ["Offload", "take_over"]
+__all__ = ["Offload", "group_settings"]
+
+_MODES = ("model", "sequential")
+# Pinning on the fly trades speed for RAM, and record_stream a little memory for fewer stalls: both only with a stream.
+_GROUPS = ("group:block", "group:block+stream", "group:leaf+stream", "group:leaf+stream+low_cpu_mem")
 
 
 class Offload(Lever):
@@ -23,39 +31,42 @@ class Offload(Lever):
 
     name = "offload"
     summary = (
-        "weights wait in RAM by component or by leaf module",
-        "the card holds one component, or one layer",
-        "transfers: a little (model) or a lot (sequential)",
+        "weights wait in RAM by component, by leaf module, or by diffusers' groups",
+        "the card holds one component, one layer, or one block",
+        "transfers: a little (model), a lot (sequential), hidden behind computing (streams)",
     )
 
     def domain(self, subject: Subject) -> Domain:
         if subject.device.kind == "cpu":
             return Domain(("none",), "there is no card to keep weights away from")
-        refused = [_refusal(subject.pipe, mode) for mode in ("model", "sequential")]
-        values = [mode for mode, why in zip(("model", "sequential"), refused, strict=True) if not why]
-        return Domain(("none", *values), "; ".join(why for why in refused if why) or "weights can wait in RAM")
+        refused = {mode: _refusal(subject, mode) for mode in (*_MODES, *_GROUPS)}
+        values = [mode for mode, why in refused.items() if not why]
+        reasons = dict.fromkeys(why for why in refused.values() if why)
+        return Domain(("none", *values), "; ".join(reasons) or "weights can wait in RAM")
 
     def check(self, subject: Subject, value: Any) -> None:
-        why = _refusal(subject.pipe, value)
+        why = _refusal(subject, value)
         if why:
             raise PlanError(f"offload={value!r} cannot be applied: {why}; what works is 'none'")
 
     def read(self, pipe: Any) -> str:
-        return _upstream.placement(pipe)
+        mode = _upstream.placement(pipe)
+        return "group:leaf" if mode == "group" else mode
 
     def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
         pipe, device = subject.pipe, torch.device(subject.device.torch_device)
-        before = _Placement(pipe)
+        before = Placement(pipe)
         try:
             if value == "model":
                 pipe.enable_model_cpu_offload(device=device)
             elif value == "sequential" and device.type == "cpu":
-                _sequential_without_card(pipe)
+                excluded = _upstream.excluded_from_offload(pipe)
+                sequential_without_card(pipe, [name for name in _upstream.networks(pipe) if name not in excluded])
             elif value == "sequential":
                 pipe.to("cpu", silence_dtype_warnings=True)  # diffusers looks at the first network only
                 pipe.enable_sequential_cpu_offload(device=device)
             else:
-                pipe.to(device, silence_dtype_warnings=True)
+                _place(subject, value, device)
         except BaseException:
             before.put_back()
             raise
@@ -63,7 +74,37 @@ class Offload(Lever):
         return before.put_back
 
 
-class _Placement:
+def _place(subject: Subject, value: str, device: torch.device) -> None:
+    """Resident, or in groups: component by component, but for those that another lever places."""
+    apart = wait_apart(subject)
+    for name, part in _upstream.networks(subject.pipe).items():
+        if name in apart:
+            part.to("cpu")
+        elif value == "none" or not _upstream.groupable(part):
+            part.to(device)
+        else:
+            _upstream.group(part, device, **group_settings(name, value))
+
+
+def group_settings(name: str, value: str) -> dict[str, Any]:
+    """Arguments of `apply_group_offloading` for one component.
+
+    Text encoders have no list of blocks of their own, so they go by leaf; a VAE gets no stream: the order of its layers is
+    learned at the first call, and with tiles that call is not like the others (modeling_utils.py enable_group_offload).
+    """
+    chosen: GroupOffload = group_offload(value) or GroupOffload("leaf_level", False, False, False)
+    role = role_named(name)
+    settings = chosen._asdict()
+    if role == "text_encoder":
+        settings["offload_type"] = "leaf_level"
+    if role == "vae":
+        settings |= {"use_stream": False, "record_stream": False, "low_cpu_mem_usage": False}
+    if settings["offload_type"] == "block_level":
+        settings["num_blocks_per_group"] = 1
+    return settings
+
+
+class Placement:
     """Which tensor objects each module holds and where they lie.
 
     Offload exchanges parameters for empty ones and, on removal, for new ones: ties would be lost. The objects are kept;
@@ -80,75 +121,52 @@ class _Placement:
             if table
         ]
         tensors = (tensor for _, held in self._tables for tensor in held.values() if tensor is not None)
-        self._devices = {id(tensor): (tensor, tensor.device) for tensor in tensors}
+        self._places = {id(tensor): (tensor, tensor.device, tensor.is_pinned()) for tensor in tensors}
+        self._home = next((device for _, device, _ in self._places.values()), torch.device("cpu"))
 
     def put_back(self) -> None:
-        """Hooks off, the same objects where they were."""
+        """Hooks off, the same objects where they were; what came since, such as a LoRA's weights, goes with them."""
+        for part in _upstream.networks(self._pipe).values():
+            _upstream.ungroup(part)
         _upstream.forget_hooks(self._pipe)
         for table, held in self._tables:
-            table.clear()
-            table.update(held)
-        left = {tensor.device for tensor, device in self._devices.values() if tensor.device != device}
-        for tensor, device in self._devices.values():
+            for name, tensor in held.items():
+                now = table.get(name)
+                if name in table and (now is None or tensor is None or now.shape == tensor.shape):
+                    table[name] = tensor
+        left = {tensor.device for tensor, device, _ in self._places.values() if tensor.device != device}
+        for tensor, device, pinned in self._places.values():
             if tensor.device != device:
                 tensor.data = tensor.data.to(device)
+            elif not pinned and tensor.is_pinned():
+                tensor.data = tensor.data.clone()
+        self._bring_newcomers()
         for device in left:
             release_cache(device)
 
-
-def _sequential_without_card(pipe: Any) -> None:
-    import accelerate
-
-    pipe.remove_all_hooks()
-    for name, part in _upstream.networks(pipe).items():
-        if name not in _upstream.excluded_from_offload(pipe):
-            accelerate.cpu_offload(part, torch.device("cpu"), offload_buffers=len(part._parameters) > 0)
+    def _bring_newcomers(self) -> None:
+        for part in _upstream.networks(self._pipe).values():
+            for tensor in (*part.parameters(), *part.buffers()):
+                if id(tensor) not in self._places and tensor.device not in {self._home, torch.device("meta")}:
+                    tensor.data = tensor.data.to(self._home)
 
 
-def _refusal(pipe: Any, mode: str) -> str:
+def _refusal(subject: Subject, mode: str) -> str:
     """Why the pipeline cannot be offloaded so; empty if it can."""
-    if getattr(pipe, "hf_device_map", None):
-        return "the pipeline is spread by a device map; call pipe.reset_device_map() first" if mode != "none" else ""
-    if mode == "model" and pipe.model_cpu_offload_seq is None:
-        return f"{type(pipe).__name__} declares no order for model offload"
-    if mode == "sequential":
-        for name, part in _upstream.networks(pipe).items():
-            if any(hasattr(module, "weight_g") for module in part.modules()):
-                return f"{name} uses weight_norm, which sequential offload cannot empty"
-    return ""
-
-
-def take_over(pipe: Any) -> Undo:
-    """Takes off the offload the user had enabled; the undo enables it again on the same device."""
-    mode, device = _upstream.placement(pipe), _upstream.placement_device(pipe)
-    if mode == "group":
-        raise PlanError(
-            "the pipeline is group-offloaded, which cannot be taken over yet; load it without group offload"
-        )
+    pipe = subject.pipe
+    parts = _upstream.networks(pipe)
     if mode == "none":
-        return lambda: None
-    mapped = [name for name, part in _upstream.networks(pipe).items() if getattr(part, "hf_device_map", None)]
-    if mapped and device is None:
-        raise PlanError(
-            f"{mapped[0]} was loaded with a device map, which cannot be taken over; load it without device_map"
-        )
-    before = {name: _upstream.is_sequential(part) for name, part in _upstream.networks(pipe).items()}
-    _upstream.forget_hooks(pipe)
-
-    def enable_again() -> None:
-        if mode == "model":
-            pipe.enable_model_cpu_offload(device=device)
-        elif device is not None and device.type != "cpu":
-            pipe.enable_sequential_cpu_offload(device=device)
-        else:
-            _sequential_again(pipe, before)
-
-    return enable_again
-
-
-def _sequential_again(pipe: Any, offloaded: dict[str, bool]) -> None:
-    import accelerate
-
-    for name, part in _upstream.networks(pipe).items():
-        if offloaded[name]:
-            accelerate.cpu_offload(part, torch.device("cpu"), offload_buffers=len(part._parameters) > 0)
+        return ""
+    if mode == "model":
+        return f"{type(pipe).__name__} declares no order for model offload" if pipe.model_cpu_offload_seq is None else ""
+    for name, part in parts.items():
+        if any(_upstream.is_compiled(module) for module in part.modules()):
+            return f"{name} is compiled, and hooks that load weights inside would break its graph"
+    if mode == "sequential":
+        normed = next((name for name, part in parts.items() if _upstream.uses_weight_norm(part)), "")
+        return f"{normed} uses weight_norm, which sequential offload cannot empty" if normed else ""
+    if not any(_upstream.groupable(part) for part in _upstream.denoisers(pipe).values()):
+        return "diffusers cannot group-offload the denoiser"
+    if "+stream" in mode and subject.device.kind != "cuda":
+        return "streams need a CUDA card"
+    return ""

@@ -44,6 +44,9 @@ class VaeSlicing(Lever):
     name = "vae_slicing"
     summary = ("decode a batch one image at a time", "decoding memory of one image", "little; none at batch 1")
 
+    def touches(self, name: str, part: Any) -> bool:
+        return hasattr(part, "decode")
+
     def domain(self, subject: Subject) -> Domain:
         if not _sliceable(subject.pipe):
             return Domain((False,), "the VAE's class cannot slice")
@@ -75,6 +78,9 @@ class VaeTiling(Lever):
 
     name = "vae_tiling"
     summary = ("decode in overlapping tiles of this edge", "decoding memory of one tile", "slower; faint tone changes")
+
+    def touches(self, name: str, part: Any) -> bool:
+        return hasattr(part, "decode")
 
     def domain(self, subject: Subject) -> Domain:
         vaes = _tileable(subject.pipe)

@@ -11,23 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from autotune.errors import PipelineError
-from autotune.records.model import Component, Model, Role
+from autotune.records.model import Component, Model, Role, role_named
 
-__all__ = ["denoisers", "inspect_pipeline", "present_device", "require_pipeline"]
-
-_ROLES_BY_NAME: dict[str, Role] = {
-    "unet": "denoiser",
-    "transformer": "denoiser",
-    "transformer_2": "denoiser",
-    "prior": "denoiser",
-    "decoder": "denoiser",
-    "vae": "vae",
-    "vqvae": "vae",
-    "movq": "vae",
-    "image_encoder": "image_encoder",
-    "controlnet": "controlnet",
-    "safety_checker": "safety_checker",
-}
+__all__ = ["inspect_pipeline", "present_device", "require_pipeline"]
 
 _INDISPENSABLE = ("denoiser", "vae")  # without a text encoder one can still pass `prompt_embeds`
 
@@ -56,7 +42,7 @@ def require_pipeline(pipe: Any) -> None:
         name
         for name in wanted
         if name not in pipe.__dict__
-        or (pipe.__dict__[name] is None and name not in optional and _ROLES_BY_NAME.get(name) in _INDISPENSABLE)
+        or (pipe.__dict__[name] is None and name not in optional and role_named(name) in _INDISPENSABLE)
     ]
     if missing:
         names = ", ".join(missing)
@@ -95,13 +81,6 @@ def present_device(pipe: Any) -> str | None:
     return str(device) if getattr(device, "type", None) == "cuda" else None
 
 
-def denoisers(model: Model) -> frozenset[str]:
-    """The components that run in each denoising step; the largest one where no name says so."""
-    named = frozenset(part.name for part in model.components if part.role == "denoiser")
-    largest = max(model.components, key=lambda part: part.parameters)
-    return named or frozenset({largest.name})
-
-
 def _networks(pipe: Any) -> dict[str, Any]:
     import torch
 
@@ -128,27 +107,20 @@ def _component(name: str, part: Any) -> Component:
 
 
 def _role(name: str, part: Any) -> Role:
-    if name in _ROLES_BY_NAME:
-        return _ROLES_BY_NAME[name]
-    if name.startswith("text_encoder"):
-        return "text_encoder"
-    if name.startswith(("transformer", "unet")):
-        return "denoiser"
-    if name.startswith("controlnet"):
-        return "controlnet"
-    return "vae" if hasattr(part, "decode") and hasattr(part, "encode") else "other"
+    return role_named(name) or ("vae" if hasattr(part, "decode") and hasattr(part, "encode") else "other")
 
 
 def _capabilities(part: Any) -> set[str]:
+    weight_norm = any(hasattr(m, "weight_g") or hasattr(m, "parametrizations") for m in part.modules())
     asked = {
         "vae_slicing": hasattr(part, "use_slicing"),
         "vae_tiling": hasattr(part, "use_tiling"),
         "attention_processors": hasattr(part, "attn_processors"),
         "attention_slicing": hasattr(part, "set_attention_slice"),
         "quantized": bool(getattr(part, "is_quantized", False)),
-        "weight_norm": any(hasattr(module, "weight_g") for module in part.modules()),
+        "weight_norm": weight_norm,
         "repeated_blocks": bool(getattr(part, "_repeated_blocks", None)),
-        "group_offload": bool(getattr(part, "_supports_group_offloading", False)),
+        "group_offload": bool(getattr(part, "_supports_group_offloading", True)) and not weight_norm,
     }
     return {name for name, present in asked.items() if present}
 

@@ -59,6 +59,8 @@ class Estimate(Record):
     """RAM for weights that wait off the device and for originals kept so that `restore` is exact."""
     undo_bytes: int = 0
     """The part of `host_ram_bytes` that is the price of an exact `restore`."""
+    setup_s: float = 0.0
+    """Seconds that the first call takes longer: tracing, compiling."""
     steps: int
     """Denoising steps in `latency_s`."""
     step_s: float
@@ -84,6 +86,10 @@ class Estimate(Record):
     def latency_s(self) -> float:
         """One call, from prompt to image."""
         return sum(phase.latency_s for phase in self.phases)
+
+    def per_call_s(self, calls: int) -> float:
+        """One call of so many, with its share of what the first takes longer."""
+        return self.latency_s + self.setup_s / calls
 
     @property
     def transfer_s(self) -> float:

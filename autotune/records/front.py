@@ -72,10 +72,12 @@ class Front(Record):
         max_ram: str | int | None = None,
         quality: Quality = "near",
         objective: Objective = "latency",
+        calls: int | None = None,
     ) -> Candidate | None:
         """The best candidate under the caps (sizes such as ``"4GB"`` or bytes), or None where none fits.
 
-        A tiled VAE decode changes the image, so it is taken only where nothing untiled fits.
+        A VAE in tiles or runs of frames changes the image, so it is taken only where nothing else fits. `calls` is how many are
+        to come (the workload's, if None): what the first takes longer is spread over them.
         """
         vram_bytes = None if max_vram is None else parse_bytes(max_vram, name="max_vram")
         ram_bytes = None if max_ram is None else parse_bytes(max_ram, name="max_ram")
@@ -84,13 +86,12 @@ class Front(Record):
             for candidate in self.candidates
             if candidate.fits(vram_bytes, ram_bytes) and LANES.index(candidate.plan.lane) <= LANES.index(quality)
         ]
-        untiled = [candidate for candidate in fitting if candidate.plan.vae_tiling is False]
-        pool = untiled or fitting
+        pool = [candidate for candidate in fitting if candidate.plan.quality_rank < 2] or fitting
         if not pool:
             return None
         if objective == "memory":
             return min(pool, key=lambda candidate: (candidate.estimate.process_bytes, candidate.estimate.latency_s))
-        return preferred(pool)
+        return preferred(pool, calls or self.workload.calls)
 
     def smallest(self, *, quality: Quality = "near") -> Candidate:
         """The candidate of that lane that needs the least of the device, whatever its RAM."""
@@ -108,6 +109,7 @@ class Front(Record):
                 "needed_bytes": candidate.estimate.needed_bytes,
                 "host_ram_bytes": candidate.estimate.host_ram_bytes,
                 "latency_s": candidate.estimate.latency_s,
+                "setup_s": candidate.estimate.setup_s,
                 "step_s": candidate.estimate.step_s,
                 "peak_phase": candidate.estimate.peak_phase.name,
             }
@@ -125,10 +127,10 @@ class Front(Record):
         return self.model_dump_json()
 
 
-def preferred(pool: list[Candidate]) -> Candidate:
+def preferred(pool: list[Candidate], calls: int) -> Candidate:
     """The fastest; among plans within max(1 %, 50 ms) of it the least RAM, then the least VRAM, then the simplest."""
-    fastest_s = min(candidate.estimate.latency_s for candidate in pool)
-    equal = [c for c in pool if c.estimate.latency_s - fastest_s <= max(0.01 * fastest_s, 0.05)]
+    fastest_s = min(candidate.estimate.per_call_s(calls) for candidate in pool)
+    equal = [c for c in pool if c.estimate.per_call_s(calls) - fastest_s <= max(0.01 * fastest_s, 0.05)]
     return min(
         equal,
         key=lambda c: (

@@ -6,9 +6,40 @@ from typing import Literal
 
 from autotune.records.base import Record
 
-__all__ = ["Component", "Model", "Role"]
+__all__ = ["Component", "Model", "Role", "role_named"]
 
 Role = Literal["text_encoder", "image_encoder", "denoiser", "vae", "controlnet", "safety_checker", "other"]
+
+_ROLES_BY_NAME: dict[str, Role] = {
+    "unet": "denoiser",
+    "transformer": "denoiser",
+    "transformer_2": "denoiser",
+    "prior": "denoiser",
+    "decoder": "denoiser",
+    "vae": "vae",
+    "vqvae": "vae",
+    "movq": "vae",
+    "image_encoder": "image_encoder",
+    "controlnet": "controlnet",
+    "safety_checker": "safety_checker",
+}
+_ROLES_BY_PREFIX: dict[str, Role] = {
+    "text_encoder": "text_encoder",
+    "transformer": "denoiser",
+    "unet": "denoiser",
+    "controlnet": "controlnet",
+}
+
+
+def role_named(name: str) -> Role | None:
+    """The role that a component's name tells; None where it tells none.
+
+    >>> role_named("text_encoder_3"), role_named("connectors")
+    ('text_encoder', None)
+    """
+    if name in _ROLES_BY_NAME:
+        return _ROLES_BY_NAME[name]
+    return next((role for prefix, role in _ROLES_BY_PREFIX.items() if name.startswith(prefix)), None)
 
 
 class Component(Record):
@@ -54,6 +85,12 @@ class Model(Record):
     def component(self, name: str) -> Component:
         """The component of that name."""
         return next(part for part in self.components if part.name == name)
+
+    @property
+    def denoisers(self) -> frozenset[str]:
+        """The components that run in each denoising step; the largest one where no name says so."""
+        named = frozenset(part.name for part in self.components if part.role == "denoiser")
+        return named or frozenset({max(self.components, key=lambda part: part.parameters).name})
 
     @property
     def weights_bytes(self) -> int:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, StrictBool
 
 from autotune.records.base import Record
 
-__all__ = ["EXECUTION_LEVERS", "LANES", "LEVERS", "Plan", "Quality"]
+__all__ = [
+    "DECODE_LEVERS",
+    "EXECUTION_LEVERS",
+    "LANES",
+    "LEVERS",
+    "GroupOffload",
+    "Plan",
+    "Quality",
+    "group_offload",
+    "is_approximate",
+]
 
 Quality = Literal["exact", "near", "int8", "int4"]
 LANES: tuple[Quality, ...] = ("exact", "near", "int8", "int4")
+
+_ATTENTION = r"^(as_is|sdpa|vanilla|xformers|sliced:(auto|max|[1-9][0-9]{0,3})|backend:[a-z0-9_]{1,40})$"
+_OFFLOAD = r"^(none|model|sequential|group:(block|leaf)(\+stream(\+record_stream)?(\+low_cpu_mem)?)?)$"
 
 
 class Plan(Record):
@@ -26,14 +39,28 @@ class Plan(Record):
     """Precision to which fp32 weights are lowered. Weights that are in half precision already are left alone."""
     tf32: StrictBool = False
     """TF32 for fp32 matrix products (compute capability 8.0 and later)."""
-    attention: Literal["as_is", "sdpa"] = "as_is"
-    """Attention processors: as they are, or torch's fused `scaled_dot_product_attention`."""
+    channels_last: StrictBool = False
+    """Weights of 2-D convolutions in NHWC order, which tensor cores want; False leaves them as they are."""
+    attention: Annotated[str, Field(pattern=_ATTENTION)] = "as_is"
+    """Attention: "as_is", "sdpa" (torch's fused one), "xformers", "sliced:auto", "sliced:max" or "sliced:4" (step by step),
+    "vanilla" (the whole score matrix), or "backend:flash" and the other backends of diffusers' dispatcher."""
+    feed_forward_chunks: Literal[False] | Annotated[int, Field(ge=2, le=64, strict=True)] = False
+    """Feed-forward layers of the denoiser in this many chunks along the tokens."""
+    batch_split: Literal[False] | Annotated[int, Field(ge=2, le=256, strict=True)] = False
+    """The denoiser's batch, guidance halves included, in this many parts one after the other."""
     vae_slicing: StrictBool = False
     """Decode a batch one image at a time."""
     vae_tiling: Literal[False] | Annotated[int, Field(gt=0, strict=True)] = False
     """Decode in overlapping tiles with this edge in pixels; False decodes the image whole."""
-    offload: Literal["none", "model", "sequential"] = "none"
-    """Where weights wait: on the card, in RAM by component, or in RAM by leaf module."""
+    vae_framewise: StrictBool = False
+    """Decode a video in overlapping runs of frames; False leaves it to the VAE's class."""
+    compile: Literal["none", "trace", "blocks"] = "none"
+    """The denoiser's code: as it is, a UNet traced by `torch.jit`, or its repeated blocks by `torch.compile`."""
+    offload: Annotated[str, Field(pattern=_OFFLOAD)] = "none"
+    """Where weights wait: "none" on the card, "model" in RAM by component, "sequential" by leaf module, "group:block" or
+    "group:leaf" by diffusers' groups, with "+stream" to prefetch, "+record_stream" and "+low_cpu_mem"."""
+    text_encoders: Literal["resident", "leave", "cpu"] = "resident"
+    """Text encoders: placed like the rest, moved to RAM once they have encoded, or kept and run on the CPU."""
     reasons: dict[str, str] = {}
     """Why each lever has its value, by lever."""
     id: str = "p0"
@@ -61,10 +88,10 @@ class Plan(Record):
 
     @property
     def quality_rank(self) -> int:
-        """0 exact, 1 near, 2 near with a tiled VAE: tiling is taken only where nothing untiled fits."""
-        if self.vae_tiling is not False:
+        """0 exact, 1 near, 2 near with a VAE in tiles or runs of frames: those are taken only where nothing else fits."""
+        if self.vae_tiling is not False or self.vae_framewise:
             return 2
-        return int(self.dtype != "as_is" or self.tf32)
+        return int(self.dtype != "as_is" or self.tf32 or self.channels_last or is_approximate(self.attention))
 
     def same_as(self, other: Plan) -> bool:
         """Whether both plans pull the same levers, whatever their names and reasons."""
@@ -72,5 +99,45 @@ class Plan(Record):
 
 
 LEVERS: tuple[str, ...] = tuple(name for name in Plan.model_fields if name not in {"reasons", "id"})
-EXECUTION_LEVERS: tuple[str, ...] = ("dtype", "attention", "vae_slicing", "vae_tiling")
+DECODE_LEVERS: tuple[str, ...] = ("vae_slicing", "vae_tiling", "vae_framewise")
+"""The execution levers that change only how a VAE decodes."""
+EXECUTION_LEVERS: tuple[str, ...] = (
+    "dtype",
+    "channels_last",
+    "attention",
+    "feed_forward_chunks",
+    "batch_split",
+    *DECODE_LEVERS,
+)
 """The levers that change which kernels run; the others change where weights lie and how fast kernels are."""
+
+
+class GroupOffload(NamedTuple):
+    """What an `offload` value such as "group:leaf+stream" asks for, in diffusers' words."""
+
+    offload_type: Literal["block_level", "leaf_level"]
+    use_stream: bool
+    record_stream: bool
+    low_cpu_mem_usage: bool
+
+
+def group_offload(offload: str) -> GroupOffload | None:
+    """The parts of a group offload; None for the other modes.
+
+    >>> group_offload("group:leaf+stream").use_stream
+    True
+    """
+    if not offload.startswith("group:"):
+        return None
+    level, *options = offload.removeprefix("group:").split("+")
+    return GroupOffload(
+        "block_level" if level == "block" else "leaf_level",
+        "stream" in options,
+        "record_stream" in options,
+        "low_cpu_mem" in options,
+    )
+
+
+def is_approximate(attention: str) -> bool:
+    """Whether the attention computes in 8 bit (SageAttention): offered only to who allows it by name."""
+    return attention.startswith(("backend:sage", "backend:_sage"))

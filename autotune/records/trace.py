@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 from autotune.records.base import Record
 from autotune.records.estimate import PhaseName
 
-__all__ = ["DTYPES", "Attention", "EventKind", "OpClass", "Segment", "Trace"]
+__all__ = ["DTYPES", "Attention", "DenoiserFacts", "EventKind", "OpClass", "Segment", "Trace"]
 
 DTYPES = ("float32", "float16", "bfloat16", "float64", "other")
 
@@ -44,6 +44,8 @@ class OpClass(IntEnum):
     NORM = 3
     POINTWISE = 4
     COPY = 5
+    CONV_NHWC = 6
+    """A convolution whose weights are in channels-last order."""
 
 
 class Attention(Record):
@@ -58,6 +60,19 @@ class Attention(Record):
     masked: bool
     dtype: str
     """One of DTYPES."""
+
+
+class DenoiserFacts(Record):
+    """What one call of a denoiser in a weightless run shows about its batch."""
+
+    batch: int
+    """Samples in one call: the workload's batch, twice that where guidance doubles it."""
+    small: bool = False
+    """Whether what a call allocates is little beside the denoiser's weights."""
+    batched: tuple[str, ...]
+    """Paths of the arguments that have the batch as their first axis, as `torch.utils._pytree.keystr` writes them."""
+    mixes: str = ""
+    """Why the batch cannot be split; empty where no operator was seen to mix samples."""
 
 
 class Segment(Record):
@@ -90,7 +105,7 @@ class Segment(Record):
     op_kernels: NDArray[np.int32]
     """How many launches the row stands for, shape `(ops,)`."""
     op_conv_bytes: NDArray[np.int64]
-    """Bytes in and out of a convolution with a kernel larger than 1, else 0; shape `(ops,)`."""
+    """Bytes in and out of a convolution that needs layout copies (a kernel larger than 1, NCHW), else 0; shape `(ops,)`."""
     attentions: tuple[Attention, ...] = ()
     """The attention table."""
     modules: tuple[str, ...] = ()
@@ -108,6 +123,8 @@ class Trace(Record):
     """Bytes of each component's parameters and buffers, tied ones once, each rounded up to 512."""
     resident_buffers: dict[str, int]
     """The part that stays on the device under sequential offload."""
+    blocks: dict[str, int] = {}
+    """Bytes of the blocks that group offload moves, by path; what of a component is in none comes with its first call."""
     denoiser_calls: int
     """Calls of the denoiser in the whole workload; two turns or so are recorded."""
     untraced: dict[str, str] = {}

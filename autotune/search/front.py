@@ -26,7 +26,7 @@ def objectives(candidate: Candidate) -> tuple[float, float, float, int]:
 def pareto(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """The candidates nobody beats, from the fastest to the smallest.
 
-    One beats another that is nowhere better; of two that are equal within max(1 %, 50 ms) and no better in bytes and quality
+    One beats another that is nowhere better, the seconds before its first call included; of two that are equal within max(1 %, 50 ms) and no better in bytes and quality
     the simpler stays.
     """
     ordered = sorted(candidates, key=lambda c: (*_coarse(c), len(c.plan.changes), c.estimate.latency_s))
@@ -40,12 +40,12 @@ def pareto(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
 
 def _coarse(candidate: Candidate) -> tuple[float, ...]:
     needed, ram, _, rank = objectives(candidate)
-    return (rank, needed, ram)
+    return (rank, candidate.estimate.setup_s, needed, ram)
 
 
 def _beats(one: Candidate, other: Candidate) -> bool:
     a, b = objectives(one), objectives(other)
-    no_worse = a[0] <= b[0] and a[1] <= b[1] and a[3] <= b[3]
+    no_worse = a[0] <= b[0] and a[1] <= b[1] and a[3] <= b[3] and one.estimate.setup_s <= other.estimate.setup_s
     return no_worse and a[2] <= b[2] + max(_EQUAL_SHARE * b[2], _EQUAL_S)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from autotune.errors import PlanError, nearest
 from autotune.records.base import Record
 from autotune.records.plan import LEVERS, Plan
+from autotune.records.rules import conflict
 
 __all__ = ["Space"]
 
@@ -24,14 +25,16 @@ class Space(Record):
 
     @property
     def size(self) -> int:
-        """Number of plans."""
+        """Number of combinations, those that a rule refuses included."""
         return prod(len(values) for values in self.values.values())
 
     def plans(self) -> Iterator[Plan]:
-        """Every plan, named by its place: p0, p1 and so on."""
+        """Every plan that no rule refuses, named by its place: p0, p1 and so on."""
         names = list(self.values)
         for number, chosen in enumerate(product(*self.values.values())):
-            yield Plan(**dict(zip(names, chosen, strict=True)), id=f"p{number}")
+            plan = Plan(**dict(zip(names, chosen, strict=True)), id=f"p{number}")
+            if conflict(plan) is None:
+                yield plan
 
     def restricted(self, fixed: Mapping[str, Any]) -> Space:
         """The space with some levers fixed at a value.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate
 from autotune.records.plan import LEVERS, Plan
+from autotune.records.rules import conflict
 from autotune.search.front import objectives, pareto, with_reasons
 from autotune.search.space import Space
 
@@ -119,12 +120,17 @@ def _enumerate(plans: Iterable[Plan], total: int, estimate: Estimator, progress:
 
 def _propose(space: Space, estimate: Estimator, proposals: int, progress: Progress | None) -> list[Candidate]:
     """Optuna asks, the replay tells. A plan proposed again is told from memory: Optuna does not de-duplicate."""
+    import optuna
+
     study = _new_study()
     known: dict[tuple[Any, ...], Candidate] = {}
     for done in range(proposals):
         trial = study.ask()
         values = {name: trial.suggest_categorical(name, list(choices)) for name, choices in space.values.items()}
         plan = Plan(**values, id=f"p{trial.number}")
+        if conflict(plan) is not None:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
         if _key(plan) not in known:
             known[_key(plan)] = Candidate(plan=plan, estimate=estimate([plan])[0])
         study.tell(trial, [float(value) for value in objectives(known[_key(plan)])])

@@ -21,10 +21,20 @@ _EFFICIENT_ACCUMULATOR_DIM = 128  # above it, half precision needs an fp32 outpu
 _MATH_SCORE_BYTES = 13  # fp32 scores, softmax, -inf mask and its `where`: 4 + 4 + 1 + 4 a score (_safe_softmax)
 
 
-def kernel_of(attention: Attention, device: Device) -> Kernel:
-    """The kernel torch picks without gradients, in its default order: flash, efficient, math."""
+# Backends of diffusers' dispatcher and libraries, and the kernel whose memory and speed theirs are like.
+_LIKE: dict[str, Kernel] = {"xformers": "efficient", "backend:xformers": "efficient", "backend:_native_efficient": "efficient",
+                            "backend:_native_math": "math"}  # fmt: skip
+
+
+def kernel_of(attention: Attention, device: Device, chosen: str = "sdpa") -> Kernel:
+    """The kernel torch picks without gradients, in its default order: flash, efficient, math; or what the plan chose.
+
+    Flash, Sage and cuDNN backends keep no score matrix and are taken as flash where it runs.
+    """
     if device.kind == "cpu":
         return "cpu"
+    if chosen in _LIKE:
+        return _LIKE[chosen]
     capability = device.compute_capability or (8, 0)
     half = attention.dtype in {"float16", "bfloat16"}
     square = attention.head_dim == attention.value_dim

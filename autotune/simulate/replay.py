@@ -14,11 +14,12 @@ import numpy as np
 from autotune.records.device import Device
 from autotune.records.estimate import PHASES, Estimate, Phase, PhaseName
 from autotune.records.model import Model
-from autotune.records.plan import Plan
+from autotune.records.plan import Plan, group_offload
 from autotune.records.trace import Segment, Trace
-from autotune.simulate.latency import LATENCY_MARGIN, SegmentTime, moved_s, segment_time
+from autotune.simulate.latency import LATENCY_MARGIN, moved_s, on_host_s, segment_time, setup_s
 from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
-from autotune.simulate.residency import Stay, model_offload, never_waits, resident, sequential_offload
+from autotune.simulate.residency import Stay, apart, never_waits, residency
+from autotune.simulate.streams import Brought, brought
 from autotune.simulate.workspace import context_bytes, cublas_bytes, margin_bytes, slack_bytes
 from autotune.units import GIB
 
@@ -27,10 +28,16 @@ __all__ = ["ACCOUNTED", "Replayer"]
 ACCOUNTED: dict[str, str] = {
     "dtype": "a trace of its own; originals kept for undo count as host RAM",
     "tf32": "rate of fp32 matrix products",
-    "attention": "a trace of its own",
+    "channels_last": "convolutions recorded again: no layout copies, a higher share of the peak rate",
+    "attention": "recorded again where scores are written out; else the kernel that is taken and its temporaries",
+    "feed_forward_chunks": "the denoiser's calls recorded again, chunks replayed",
+    "batch_split": "the denoiser's calls recorded again, parts replayed; streamed weights come once for each",
     "vae_slicing": "the VAE's calls recorded again, slices replayed",
     "vae_tiling": "the VAE's calls recorded again, tiles replayed",
+    "vae_framewise": "the VAE's calls recorded again, runs of frames replayed",
+    "compile": "launches, Python's share and traffic between pointwise kernels; seconds of the first call apart",
     "offload": "which weights are on the device in each segment, and their transfers",
+    "text_encoders": "whose weights are on the device while encoding, their moves; on the CPU, seconds of an ordinary one",
 }
 """How a replay accounts for each lever."""
 
@@ -38,6 +45,9 @@ ACCOUNTED: dict[str, str] = {
 # published models lies between 1 and 8 GiB and grows with the model.
 _UNTRACED_BYTES = 2 * GIB
 _UNTRACED_SHARE = 0.5
+
+# Streams want pinned copies, and torch's pinned allocator rounds each tensor up to a power of two (at most twice its size).
+_PINNED_SHARE = 1.5
 
 _ROLE_PHASES: dict[str, PhaseName] = {"text_encoder": "encoding", "image_encoder": "encoding", "denoiser": "denoising"}
 
@@ -79,8 +89,9 @@ class Replayer:
     ) -> None:
         self._traces = {key: _completed(trace, model) for key, trace in traces.items()}
         self._model, self._device, self._steps, self._undo = model, device, steps, undo
-        self._memory: dict[int, SegmentMemory] = {}
-        self._time: dict[tuple[int, bool], SegmentTime] = {}
+        self._roles = {part.name: part.role for part in model.components}
+        self._memory: dict[tuple[int, str], SegmentMemory] = {}
+        self._seconds: dict[tuple[int, bool, str, str], float] = {}
 
     def __call__(self, plans: Sequence[Plan]) -> list[Estimate]:
         """One estimate a plan."""
@@ -104,6 +115,7 @@ class Replayer:
             process_bytes=top.peak_bytes,
             margin_bytes=margin_bytes(self._device, top.peak_bytes) + unknown,
             host_ram_bytes=self._waiting_bytes(plan, trace, top) + undo,
+            setup_s=setup_s(plan.compile),
             undo_bytes=undo,
             steps=self._steps,
             step_s=_steady_s(costs, trace.denoiser_calls or self._steps, self._steps),
@@ -113,25 +125,47 @@ class Replayer:
         )
 
     def _costs(self, trace: Trace, plan: Plan) -> list[_Cost]:
-        leafwise = plan.offload == "sequential"
-        place = {"none": resident, "model": model_offload, "sequential": sequential_offload}[plan.offload]
-        stays = place(self._model, [segment.component for segment in trace.segments])
+        stays = residency(self._model, plan, [segment.component for segment in trace.segments])
+        away = apart(self._model, plan)
         buffers = sum(
             size for name, size in trace.resident_buffers.items() if name not in self._model.excluded_from_offload
         )
         costs, live = [], 0
         for segment, stay in zip(trace.segments, stays, strict=True):
-            memory, weights = self._memory_of(segment), trace.weights | segment.weights
-            leaves = leafwise and segment.component not in stay.components
-            held = sum(weights[name] for name in stay.components) + (buffers if leafwise else 0)
-            peak = memory.leaf_peak if leaves else memory.peak
-            timing = self._time_of(segment, plan.tf32)
-            transfer_s = self._transfer_s(stay, weights)
-            if leaves:
-                transfer_s += moved_s(self._device, memory.leaf_bytes, by_tensor=True, modules=memory.leaf_modules)
-            costs.append(_Cost(segment, _Moment(held, peak, live), timing.compute_s, transfer_s))
+            weights = trace.weights | segment.weights
+            memory = self._memory_of(segment, trace, plan)
+            held = sum(weights[name] for name in stay.components) + (buffers if plan.offload == "sequential" else 0)
+            if plan.text_encoders == "cpu" and segment.component in away:
+                elsewhere = Peak(0, 0, 0, segment.component)
+                costs.append(_Cost(segment, _Moment(held, elsewhere, live), on_host_s(segment), 0.0))
+            else:
+                compute_s = self._compute_s(segment, plan)
+                came = self._brought(segment, memory, stay, plan, weights, compute_s, trace, away)
+                moment = _Moment(held + came.base_bytes, came.peak, live)
+                costs.append(_Cost(segment, moment, compute_s, self._transfer_s(stay, weights) + came.exposed_s))
             live += memory.net_bytes
         return costs
+
+    def _brought(
+        self,
+        segment: Segment,
+        memory: SegmentMemory,
+        stay: Stay,
+        plan: Plan,
+        weights: Mapping[str, int],
+        compute_s: float,
+        trace: Trace,
+        away: frozenset[str],
+    ) -> Brought:
+        """Weights that come in parts during the segment; none where the component is on the device already."""
+        name = segment.component
+        if not name or name in stay.components or name in away or plan.offload in {"none", "model"}:
+            return Brought(0, memory.peak, 0.0)
+        in_blocks = sum(size for path, size in trace.blocks.items() if path.startswith(f"{name}."))
+        return brought(
+            memory, plan.offload, role=self._roles[name], rest_bytes=weights[name] - in_blocks, device=self._device,
+            compute_s=compute_s,
+        )  # fmt: skip
 
     def _transfer_s(self, stay: Stay, weights: Mapping[str, int]) -> float:
         return sum(moved_s(self._device, weights[move.component]) for move in stay.moves)
@@ -168,10 +202,11 @@ class Replayer:
         """RAM for weights that wait; on the CPU everything is in RAM."""
         if self._device.kind == "cpu":
             return top.peak_bytes
-        if plan.offload == "none":
-            return 0
-        aboard = never_waits(self._model, plan.offload)
-        return sum(size for name, size in trace.weights.items() if name not in aboard)
+        aboard = never_waits(self._model, plan.offload) - apart(self._model, plan)
+        group = group_offload(plan.offload)
+        pinned = _PINNED_SHARE if group and group.use_stream and not group.low_cpu_mem_usage else 1.0
+        waiting = {name: size for name, size in trace.weights.items() if name not in aboard}
+        return round(sum(size * (pinned if self._roles.get(name) != "vae" else 1.0) for name, size in waiting.items()))
 
     def _undo_bytes(self, plan: Plan) -> int:
         """Originals of lowered weights."""
@@ -179,16 +214,19 @@ class Replayer:
             return 0
         return sum(part.bytes_by_dtype.get("float32", 0) for part in self._model.components)
 
-    def _memory_of(self, segment: Segment) -> SegmentMemory:
-        if id(segment) not in self._memory:
-            self._memory[id(segment)] = segment_memory(segment, self._device)
-        return self._memory[id(segment)]
+    def _memory_of(self, segment: Segment, trace: Trace, plan: Plan) -> SegmentMemory:
+        key = (id(segment), plan.attention)
+        if key not in self._memory:
+            self._memory[key] = segment_memory(segment, self._device, trace.blocks, plan.attention)
+        return self._memory[key]
 
-    def _time_of(self, segment: Segment, tf32: bool) -> SegmentTime:
-        key = (id(segment), tf32)
-        if key not in self._time:
-            self._time[key] = segment_time(segment, self._device, tf32=tf32)
-        return self._time[key]
+    def _compute_s(self, segment: Segment, plan: Plan) -> float:
+        code = plan.compile if segment.component in self._model.denoisers else "none"
+        key = (id(segment), plan.tf32, plan.attention, code)
+        if key not in self._seconds:
+            timing = segment_time(segment, self._device, tf32=plan.tf32, attention=plan.attention, code=code)
+            self._seconds[key] = timing.compute_s
+        return self._seconds[key]
 
 
 def _once(seconds: list[tuple[int, float]], _calls: int) -> float:

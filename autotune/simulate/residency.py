@@ -1,7 +1,8 @@
 """Which components' weights are on the device during each segment, and what is moved to get there.
 
-Mirrors diffusers 0.42 `enable_model_cpu_offload` and `enable_sequential_cpu_offload` (pipelines/pipeline_utils.py) and the
-hooks of accelerate 1.15 (`CpuOffload.pre_forward`: the previous of the sequence leaves, then this one arrives).
+Mirrors diffusers 0.42 `enable_model_cpu_offload` and `enable_sequential_cpu_offload` (pipelines/pipeline_utils.py),
+`apply_group_offloading` (hooks/group_offloading.py), the hooks of accelerate 1.15 (`CpuOffload.pre_forward`: the previous of the
+sequence leaves, then this one arrives), and what `levers/text_encoders.py` does with text encoders.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from autotune.records.model import Model
+from autotune.records.plan import Plan
 
-__all__ = ["Move", "Stay", "model_offload", "never_waits", "resident", "sequential_offload"]
+__all__ = ["Move", "Stay", "apart", "model_offload", "never_waits", "residency", "sequential_offload"]
 
 
 class Move(NamedTuple):
@@ -28,23 +30,48 @@ class Stay(NamedTuple):
     moves: tuple[Move, ...]
 
 
+def residency(model: Model, plan: Plan, callers: Sequence[str]) -> list[Stay]:
+    """One stay for each segment; `callers` names the component of each, empty for the pipeline's own code.
+
+    Weights that come in parts (sequential, group offload) are no part of a stay: the segment's own events tell them.
+    """
+    if plan.offload == "model":
+        return model_offload(model, callers)
+    if plan.offload == "sequential":
+        return sequential_offload(model, callers)
+    whole = never_waits(model, plan.offload) - apart(model, plan)
+    if plan.text_encoders == "leave":
+        return _leaving(whole, apart(model, plan), model.denoisers, callers)
+    return [Stay(whole, ()) for _ in callers]
+
+
 def never_waits(model: Model, offload: str) -> frozenset[str]:
-    """Excluded components; one that is in the sequence is swapped by model offload all the same (Kandinsky's prior)."""
+    """Components that are on the device all the time under that offload.
+
+    Of both of accelerate's the excluded ones, but one that is in the sequence is swapped by model offload all the same
+    (Kandinsky's prior); of group offload those that diffusers cannot group.
+    """
+    everything = frozenset(part.name for part in model.components)
+    if offload == "none":
+        return everything
+    if offload.startswith("group:"):
+        return frozenset(part.name for part in model.components if "group_offload" not in part.capabilities)
     swapped = model.offload_sequence or () if offload == "model" else ()
     return frozenset(model.excluded_from_offload) - frozenset(swapped)
 
 
-def resident(model: Model, callers: Sequence[str]) -> list[Stay]:
-    """Everything stays on the device."""
-    everything = frozenset(part.name for part in model.components)
-    return [Stay(everything, ()) for _ in callers]
+def apart(model: Model, plan: Plan) -> frozenset[str]:
+    """Components that the plan places by themselves."""
+    if plan.text_encoders == "resident":
+        return frozenset()
+    return frozenset(part.name for part in model.components if part.role == "text_encoder")
 
 
 def model_offload(model: Model, callers: Sequence[str]) -> list[Stay]:
     """One component of the sequence at a time.
 
     A component outside the sequence arrives when it is first called and stays to the end of the call, unless it is excluded
-    and on the device for good. `callers` names the component of each segment, empty for the pipeline's own code.
+    and on the device for good.
     """
     names = [part.name for part in model.components]
     chain = [name for name in model.offload_sequence or () if name in names]
@@ -67,6 +94,23 @@ def model_offload(model: Model, callers: Sequence[str]) -> list[Stay]:
 
 
 def sequential_offload(model: Model, callers: Sequence[str]) -> list[Stay]:
-    """Only excluded components stay; the others come leaf by leaf, which the segment's own events tell."""
+    """Only excluded components stay; the others come leaf by leaf."""
     stay = Stay(frozenset(model.excluded_from_offload), ())
     return [stay for _ in callers]
+
+
+def _leaving(
+    whole: frozenset[str], encoders: frozenset[str], denoisers: frozenset[str], callers: Sequence[str]
+) -> list[Stay]:
+    """Text encoders come when they are called and go when a denoiser is."""
+    here: frozenset[str] = frozenset()
+    stays = []
+    for caller in callers:
+        moves: tuple[Move, ...] = ()
+        if caller in denoisers:
+            moves, here = tuple(Move("out", name) for name in sorted(here)), frozenset()
+        elif caller in encoders and caller not in here:
+            moves, here = (Move("in", caller),), here | {caller}
+        stays.append(Stay(whole | here, moves))
+    return stays
+

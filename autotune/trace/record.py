@@ -174,11 +174,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 inputs += [t for t in listed if isinstance(t, torch.Tensor)]
         moved = [min(t.numel() * t.itemsize, t.untyped_storage().nbytes()) for t in (*inputs, *outputs)]
         flops = kind.flops(*args, **kwargs, out_val=out) if kind.flops else 0
-        conv_bytes = 0
-        if kind.op_class == OpClass.CONV and max(args[1].shape[2:], default=1) > 1:
-            conv_bytes = args[0].numel() * args[0].itemsize + sum(t.numel() * t.itemsize for t in outputs)
+        conv_bytes, op_class = 0, kind.op_class
+        if op_class == OpClass.CONV:
+            if _is_nhwc(args[1]):
+                op_class = OpClass.CONV_NHWC
+            elif max(args[1].shape[2:], default=1) > 1:
+                conv_bytes = args[0].numel() * args[0].itemsize + sum(t.numel() * t.itemsize for t in outputs)
         main = inputs[0] if inputs else outputs[0]
-        self.tape.ops.append((kind.op_class, dtype_code(main.dtype), flops, sum(moved), 1, conv_bytes))
+        self.tape.ops.append((op_class, dtype_code(main.dtype), flops, sum(moved), 1, conv_bytes))
         self._event(EventKind.OP, len(self.tape.ops) - 1, 0)
 
 
@@ -221,6 +224,11 @@ class Borders(TorchFunctionMode):
         out = func(*args, **kwargs)
         tape.events.append((EventKind.ATTENTION_END, number, 0))
         return out
+
+
+def _is_nhwc(weight: torch.Tensor) -> bool:
+    """Strictly channels-last: a 1x1 weight is in both orders at once."""
+    return weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
 
 
 def _zeros(tensor: FakeTensor) -> Any:

@@ -8,24 +8,26 @@ of the same shapes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 from typing import Any, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map_only, tree_unflatten
 
 from autotune.errors import WorkloadError
 from autotune.records.estimate import PhaseName
-from autotune.records.trace import EventKind, Segment, Trace
+from autotune.records.trace import DenoiserFacts, EventKind, Segment, Trace
+from autotune.trace.batch import mixing
 from autotune.trace.quiet import quiet
 from autotune.trace.record import Borders, Recorder, Tape
 from autotune.trace.shortcuts import Shortcuts
 from autotune.trace.turns import denoiser_calls
 from autotune.trace.twin import ENTRY_POINTS, UntraceableError, born, networks, own_tensors, set_precision, twin_of
-from autotune.trace.weights import buffer_bytes, own_bytes, precision, weight_bytes
+from autotune.trace.weights import block_bytes, buffer_bytes, own_bytes, precision, weight_bytes
 
 __all__ = ["Session"]
 
@@ -92,9 +94,9 @@ class Session:
         arguments = dict(call)
         if "num_inference_steps" in arguments:
             arguments["num_inference_steps"] = recorded_steps
-        with quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
+        with _undisturbed():
             try:
-                with self._recorder, Borders(self._recorder):
+                with self._entry_points(), self._recorder, Borders(self._recorder):
                     self.twin(**arguments)
             except Exception as error:  # whatever the pipeline's code raises on a fake: reported, not hidden
                 refused = isinstance(error, ValueError | TypeError) and not self._failed_in
@@ -107,24 +109,29 @@ class Session:
             segments=self._segments(),
             weights=self._initial_weights,
             resident_buffers={name: buffer_bytes(part) for name, part in self._parts.items()},
+            blocks={path: size for name, part in self._parts.items() for path, size in block_bytes(part, name).items()},
             denoiser_calls=denoiser_calls(
                 self._scheduler, self._recorded_calls(), recorded_steps=recorded_steps, steps=steps, strength=strength
             ),
             untraced=untraced,
         )
 
-    def rerecord(self, trace: Trace, component: str) -> Trace:
-        """The trace with this component's calls recorded again, as the twin is now."""
+    def part(self, component: str) -> torch.nn.Module:
+        """The twin's component of that name."""
+        return self._parts[component]
+
+    def again(self, trace: Trace, component: str) -> list[Segment]:
+        """The segments of this component's calls, recorded again as the twin is now."""
         calls = [call for call in self._calls if call.component == component]
         kept = list(self._calls)
         old = [segment for segment in trace.segments if segment.component == component]
         fresh: list[Segment] = []
-        with quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
+        with _undisturbed():
             for call, segment in zip(calls, old, strict=True):
-                self._restoreprecision(call)
+                self._restore_precision(call)
                 self._start()
                 args, kwargs = tree_map_only(_Shape, self._materialise, (call.args, call.kwargs))
-                with self._recorder:
+                with self._entry_points(), self._recorder:
                     with Borders(self._recorder):
                         output = getattr(self._parts[component], call.method)(*args, **kwargs)
                     cut = self._cuts[-1]
@@ -132,7 +139,29 @@ class Session:
                 cut.tape.events += _ends_of_strangers(segment)
                 fresh.append(cut.tape.segment(component, call.method, segment.phase, segment.turn, segment.weights))
         self._calls = kept
-        return trace.replaced(component, fresh)
+        return fresh
+
+    def facts(self, *, prove: bool) -> dict[str, DenoiserFacts]:
+        """What the recorded calls show of each denoiser, with `prove` whether its batch can be split. After `record`."""
+        first = {call.component: call for call in reversed(self._calls) if call.component in self._denoisers}
+        return {name: self._facts(call, prove) for name, call in first.items()}
+
+    def _facts(self, call: _Call, prove: bool) -> DenoiserFacts:
+        leaves, spec = tree_flatten_with_path((call.args, call.kwargs))
+        shapes = [(keystr(path), leaf) for path, leaf in leaves if isinstance(leaf, _Shape) and leaf.shape]
+        batch = shapes[0][1].shape[0] if shapes else 1
+        batched = tuple(path for path, leaf in shapes if leaf.shape[0] == batch)
+        if batch < 2 or not prove:
+            return DenoiserFacts(batch=batch, batched=batched)
+
+        def run(samples: int) -> None:
+            sized = [leaf.of_batch(samples) if keystr(path) in batched else leaf for path, leaf in leaves]
+            args, kwargs = tree_map_only(_Shape, self._materialise, tree_unflatten(sized, spec))
+            with self._mode:
+                self._parts[call.component].forward(*args, **kwargs)
+
+        with _undisturbed(), self._recorder.pause():
+            return DenoiserFacts(batch=batch, batched=batched, mixes=mixing(run))
 
     def _start(self) -> None:
         self._recorder.begin()
@@ -144,7 +173,7 @@ class Session:
                     self._recorder.know_weight(tensor)
         self._initial_weights = {name: weight_bytes(part) for name, part in self._parts.items()}
 
-    def _restoreprecision(self, call: _Call) -> None:
+    def _restore_precision(self, call: _Call) -> None:
         """Brings the component to the precision it had in that call (SDXL upcasts its VAE to decode)."""
         part = self._parts[call.component]
         if precision(part) != call.precision:
@@ -157,10 +186,11 @@ class Session:
         """Puts the recorder's hooks on the twin's component."""
         offloads_buffers = len(part._parameters) > 0  # pipeline_utils.py enable_sequential_cpu_offload
         blocks = {id(child) for m in part.modules() if isinstance(m, torch.nn.ModuleList) for child in m}
+        grouped = block_bytes(part, name)
         for path, module in part.named_modules():
             module.__dict__["to"] = self._caster(name, module)
             full = f"{name}.{path}" if path else name
-            if path and (id(module) in blocks or any(True for _ in own_tensors(module))):
+            if path and (id(module) in blocks or full in grouped or any(True for _ in own_tensors(module))):
                 self._hook(full, module, offloads_buffers)
         if hasattr(part, "decode"):
             blocks |= {id(part._modules[name]) for name in ("encoder", "decoder") if name in part._modules}
@@ -170,9 +200,23 @@ class Session:
         for path, module in part.named_modules():
             if id(module) in blocks:
                 self._shortcuts.shorten(module, f"{name}.{path}")
-        for method in ENTRY_POINTS:
-            if callable(getattr(part, method, None)):
-                part.__dict__[method] = self._inside(name, method, getattr(part, method), offloads_buffers)
+
+    @contextmanager
+    def _entry_points(self) -> Iterator[None]:
+        """While recording, calls of components go through the recorder, outside whatever a lever has put around them."""
+        before = [(part, {m: part.__dict__[m] for m in ENTRY_POINTS if m in part.__dict__}) for part in self._parts.values()]
+        try:
+            for name, part in self._parts.items():
+                offloads_buffers = len(part._parameters) > 0
+                for method in ENTRY_POINTS:
+                    if callable(getattr(part, method, None)):
+                        part.__dict__[method] = self._inside(name, method, getattr(part, method), offloads_buffers)
+            yield
+        finally:
+            for part, own in before:
+                for method in ENTRY_POINTS:
+                    part.__dict__.pop(method, None)
+                part.__dict__.update(own)
 
     def _hook(self, path: str, module: torch.nn.Module, offloads_buffers: bool) -> None:
         recorder = self._recorder
@@ -277,3 +321,16 @@ class _Shape:
     @classmethod
     def of(cls, tensor: torch.Tensor) -> _Shape:
         return cls(tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
+
+    def of_batch(self, samples: int) -> _Shape:
+        """The same tensor for so many samples, in the plain order of strides."""
+        shape = (samples, *self.shape[1:])
+        strides = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
+        return _Shape(shape, strides, self.dtype)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Neither the caller's random numbers nor his gradient modes, and nobody hears what the libraries say."""
+    with quiet(), torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
+        yield

@@ -111,7 +111,8 @@ def _remember(module: torch.nn.Module, mode: FakeTensorMode, memo: dict[int, Any
     hooked = [name for name in _HOOK_ATTRIBUTES if module.__dict__.get(name) is not None]
     for name in hooked:
         memo[id(module.__dict__[name])] = _Dropped()
-    if hooked and "forward" in module.__dict__:
+    wrapped = hasattr(module.__dict__.get("forward"), "autotune_mark")  # levers/forwarding.py
+    if (hooked or wrapped) and "forward" in module.__dict__:
         memo[id(module.__dict__["forward"])] = _Dropped()
 
 

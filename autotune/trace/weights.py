@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["buffer_bytes", "own_bytes", "precision", "weight_bytes"]
+__all__ = ["block_bytes", "buffer_bytes", "own_bytes", "precision", "weight_bytes"]
 
 _ALIGNMENT_BYTES = 512  # kMinBlockSize of the CUDA caching allocator, c10/cuda/CUDACachingAllocator.cpp
 
@@ -40,3 +40,18 @@ def buffer_bytes(part: torch.nn.Module) -> int:
         if buffer is not None and (not with_buffers or name in module._non_persistent_buffers_set)
     ]
     return sum(_aligned(buffer) for buffer in buffers)
+
+
+def block_bytes(part: torch.nn.Module, path: str) -> dict[str, int]:
+    """Bytes of what group offload by block moves at a time, by path (hooks/group_offloading.py
+    `_apply_group_offloading_block_level`): members of the network's own lists, and within the modules that its class names
+    those of their lists and what is left of them."""
+    named = set(getattr(part, "_group_offload_block_modules", None) or ())
+    blocks: dict[str, int] = {}
+    for name, child in part.named_children():
+        if name in named:
+            inner = block_bytes(child, f"{path}.{name}")
+            blocks |= inner | {f"{path}.{name}": weight_bytes(child) - sum(inner.values())}
+        elif isinstance(child, torch.nn.ModuleList | torch.nn.Sequential):
+            blocks |= {f"{path}.{name}.{index}": weight_bytes(block) for index, block in child.named_children()}
+    return blocks

@@ -1,0 +1,47 @@
+"""LoRA weights that are fused or unfused while a plan is applied.
+
+Fusing adds to the weights that are there, and a plan may have lowered them or put others in their place. Before a plan is taken
+back the layers are fused as they were when it was applied, and after that as they were found, in the weights that are back. A
+LoRA that was fused and then unloaded meanwhile cannot be told from the weights, and goes with the plan.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autotune.levers import _upstream
+
+__all__ = ["Fused"]
+
+
+class Fused:
+    """Which adapters are fused into which layers at this moment."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+        self._before = _fused(pipe)
+        self._found: dict[Any, list[str]] = {}
+
+    def as_before(self) -> None:
+        """Fuses and unfuses until it is as it was at first."""
+        self._found = _fused(self._pipe)
+        for layer in self._found:
+            _set(layer, self._before.get(layer, []))
+
+    def as_found(self) -> None:
+        """Until it is as `as_before` found it."""
+        for layer, adapters in self._found.items():
+            _set(layer, adapters)
+
+
+def _fused(pipe: Any) -> dict[Any, list[str]]:
+    parts = _upstream.networks(pipe).values()
+    return {m: list(m.merged_adapters) for part in parts for m in part.modules() if _upstream.is_adapted(m)}
+
+
+def _set(layer: Any, adapters: list[str]) -> None:
+    if list(layer.merged_adapters) == adapters:
+        return
+    layer.unmerge()
+    if adapters:
+        layer.merge(adapter_names=adapters)

@@ -1,0 +1,82 @@
+"""Feed-forward layers in chunks along the tokens: the wide middle of one chunk is alive at a time.
+
+`enable_forward_chunking` exists on a handful of classes and refuses lengths that the chunk does not divide
+(diffusers/models/attention.py `_chunked_feed_forward`). A feed-forward layer looks at each token by itself, so the chunks are
+made here around the layer, in every model that has diffusers' `FeedForward` and at every length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from autotune.errors import PlanError
+from autotune.levers import _upstream
+from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
+from autotune.levers.forwarding import wrap_forward
+from autotune.records.model import role_named
+
+__all__ = ["FeedForwardChunks"]
+
+_CHUNKS = 4  # the wide middle is four to eight times its input: a quarter of it is no larger than what surrounds it
+
+
+class FeedForwardChunks(Lever):
+    """Wraps each feed-forward layer of the denoisers; exact, since tokens do not meet in it."""
+
+    name = "feed_forward_chunks"
+    summary = (
+        "feed-forward layers of the denoiser in chunks of tokens",
+        "a fraction of their wide middle",
+        "more, smaller kernels",
+    )
+
+    def touches(self, name: str, part: torch.nn.Module) -> bool:
+        return role_named(name) in {"denoiser", None}
+
+    def domain(self, subject: Subject) -> Domain:
+        if not _layers(subject.pipe):
+            return Domain((False,), "the denoiser has no feed-forward layer of diffusers' kind")
+        if subject.steps_are_small:
+            return Domain((False,), "what a step allocates is little beside the denoiser's weights")
+        return Domain((False, _CHUNKS), "feed-forward layers look at each token by itself")
+
+    def check(self, subject: Subject, value: Any) -> None:
+        if value is not False and not _layers(subject.pipe):
+            raise PlanError(
+                f"feed_forward_chunks={value!r} cannot be applied: {self.domain(subject).reason}; what works is False"
+            )
+
+    def read(self, pipe: Any) -> Any:
+        return False
+
+    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
+        if value is False:
+            return nothing
+        undos = [wrap_forward(layer, _chunked(value), mark=("chunks", value)) for layer in _layers(subject.pipe)]
+
+        def put_back() -> None:
+            for take_off in reversed(undos):
+                take_off()
+
+        return put_back
+
+
+def _layers(pipe: Any) -> list[torch.nn.Module]:
+    from diffusers.models.attention import FeedForward
+
+    parts = _upstream.denoisers(pipe).values()
+    return [module for part in parts for module in part.modules() if isinstance(module, FeedForward)]
+
+
+def _chunked(chunks: int) -> Callable[..., Any]:
+    def around(forward: Callable[..., Any], hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """`hidden_states` is `(batch, tokens, channels)`; anything else is done whole."""
+        if hidden_states.dim() != 3 or hidden_states.shape[1] < 2:
+            return forward(hidden_states, *args, **kwargs)
+        parts = hidden_states.chunk(chunks, dim=1)
+        return torch.cat([forward(part, *args, **kwargs) for part in parts], dim=1)
+
+    return around

@@ -1,0 +1,69 @@
+"""Layout: weights of 2-D convolutions in channels-last order.
+
+`model.to(memory_format=...)` raises at the first 5-D weight and may have converted half a model by then, so each `Conv2d` is
+converted by itself. Values do not change; the strides of each weight are remembered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from autotune.errors import PlanError
+from autotune.levers import _upstream
+from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
+
+__all__ = ["ChannelsLast"]
+
+
+class ChannelsLast(Lever):
+    """What tensor cores want: cuDNN then makes no NHWC copies of what goes in and out of a convolution."""
+
+    name = "channels_last"
+    summary = (
+        "2-D convolutions in NHWC order",
+        "no layout copies on tensor cores: less memory, faster",
+        "float noise; nothing without convolutions",
+    )
+
+    def touches(self, name: str, part: torch.nn.Module) -> bool:
+        return bool(_convolutions(part))
+
+    def domain(self, subject: Subject) -> Domain:
+        if not any(_convolutions(part) for part in _upstream.networks(subject.pipe).values()):
+            return Domain((False,), "no network has 2-D convolutions")
+        if subject.device.kind != "cuda" or (subject.device.compute_capability or (0, 0)) < (7, 0):
+            return Domain((False,), f"{subject.device.name} has no tensor cores, which is what the layout is for")
+        return Domain((False, True), "tensor cores want NHWC")
+
+    def check(self, subject: Subject, value: Any) -> None:
+        if value and not any(_convolutions(part) for part in _upstream.networks(subject.pipe).values()):
+            raise PlanError("channels_last=True cannot be applied: no network has 2-D convolutions; what works is False")
+
+    def read(self, pipe: Any) -> bool:
+        return False
+
+    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
+        if not value:
+            return nothing
+        places = [
+            (module, tuple(module.weight.stride()))
+            for part in _upstream.networks(subject.pipe).values()
+            for module in _convolutions(part)
+        ]
+        for module, _ in places:
+            module.weight.data = module.weight.detach().contiguous(memory_format=torch.channels_last)
+
+        def put_back() -> None:
+            for module, strides in places:
+                weight = module.weight
+                if tuple(weight.stride()) != strides and weight.dim() == len(strides):
+                    now = weight.detach()
+                    weight.data = now.new_empty_strided(now.shape, strides).copy_(now)
+
+        return put_back
+
+
+def _convolutions(part: torch.nn.Module) -> list[torch.nn.Conv2d]:
+    return [m for m in part.modules() if isinstance(m, torch.nn.Conv2d) and m._parameters.get("weight") is not None]

@@ -1,0 +1,86 @@
+"""Videos decoded in runs of frames. Most video VAEs do so by themselves; some have a switch that is off (LTX, Mochi)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autotune.errors import PlanError
+from autotune.levers import _upstream
+from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
+
+__all__ = ["VaeFramewise"]
+
+_SWITCH = "use_framewise_decoding"
+
+
+class VaeFramewise(Lever):
+    """Sets `use_framewise_decoding` on VAEs whose decoding asks for it.
+
+    A VAE that blends runs needs more frames than one run; Mochi's also changes how its convolutions pad
+    (autoencoder_kl_mochi.py `_enable_framewise_decoding`).
+    """
+
+    name = "vae_framewise"
+    summary = ("decode a video in runs of frames", "decoding memory of one run", "slower; faint changes where runs meet")
+
+    def touches(self, name: str, part: Any) -> bool:
+        return hasattr(part, "decode")
+
+    def domain(self, subject: Subject) -> Domain:
+        vaes = _switchable(subject.pipe)
+        if not vaes:
+            return Domain((False,), "the VAE has no switch for it that is off")
+        frames = subject.workload.frames or 1
+        shortest = min(_run_frames(vae) for vae in vaes)
+        if frames <= shortest:
+            return Domain((False,), f"a run of this VAE is {shortest} frames, and there are no more")
+        return Domain((False, True), f"the video is longer than a run of {shortest} frames")
+
+    def check(self, subject: Subject, value: Any) -> None:
+        if value and not _switchable(subject.pipe):
+            raise PlanError(
+                "vae_framewise=True cannot be applied: the VAE has no switch for it that is off; what works is False"
+            )
+
+    def read(self, pipe: Any) -> bool:
+        return False
+
+    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
+        if not value:
+            return nothing
+        vaes = _switchable(subject.pipe)
+        padded = [m for vae in vaes if _pads(vae) for m in vae.modules() if hasattr(m, "pad_mode")]
+        before = [(module, module.pad_mode) for module in padded]
+        for vae in vaes:
+            vae.use_framewise_decoding = True
+            if _pads(vae):
+                vae._enable_framewise_decoding()
+
+        def put_back() -> None:
+            for vae in vaes:
+                vae.use_framewise_decoding = False
+            for module, mode in before:
+                module.pad_mode = mode
+
+        return put_back
+
+
+def _switchable(pipe: Any) -> list[Any]:
+    """VAEs whose switch is off and is read: it exists on others that ignore it (Cosmos) or need tiles for it (Magvit)."""
+    parts = _upstream.networks(pipe).values()
+    return [vae for vae in parts if getattr(vae, _SWITCH, None) is False and (_pads(vae) or _blends(vae))]
+
+
+def _blends(vae: Any) -> bool:
+    return hasattr(vae, "_temporal_tiled_decode")
+
+
+def _pads(vae: Any) -> bool:
+    return hasattr(vae, "_enable_framewise_decoding")
+
+
+def _run_frames(vae: Any) -> int:
+    """Frames of one run."""
+    if _blends(vae):
+        return int(vae.tile_sample_min_num_frames)
+    return int(vae.num_latent_frames_batch_size * vae.temporal_compression_ratio)
