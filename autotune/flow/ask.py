@@ -119,9 +119,7 @@ def front_for(question: Question, device: Device | None = None) -> Front:
     return recalled(
         store,
         job,
-        lambda: front_of(
-            job, keep=question.keep, forbid=names_of(question.forbid), allow=names_of(question.allow)
-        ),
+        lambda: front_of(job, keep=question.keep, forbid=names_of(question.forbid), allow=names_of(question.allow)),
     )
 
 

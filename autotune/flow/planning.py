@@ -88,12 +88,12 @@ def _estimate(job: Job, plan: Plan, *, untouched: bool = False) -> Estimate:
         recordings = [
             Recordings(job, w, call, untouched=untouched) for w, call in zip(job.workloads, job.calls, strict=True)
         ]
-        return _estimator(job, recordings, Space(values={name: (value,) for name, value in asked.values.items()}))([asked])[0]
+        return _estimator(job, recordings, Space(values={name: (value,) for name, value in asked.values.items()}))(
+            [asked]
+        )[0]
 
 
-def _estimator(
-    job: Job, recordings: Sequence[Recordings], space: Space
-) -> Callable[[Sequence[Plan]], list[Estimate]]:
+def _estimator(job: Job, recordings: Sequence[Recordings], space: Space) -> Callable[[Sequence[Plan]], list[Estimate]]:
     """An estimate for each plan; of several workloads the one that needs most counts."""
     replayers = [
         Replayer(

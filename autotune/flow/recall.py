@@ -13,6 +13,7 @@ from autotune.flow.job import Job
 from autotune.probe import catalog
 from autotune.records.device import Device
 from autotune.records.front import Front
+from autotune.records.plan import LEVERS
 from autotune.records.profile import Profile
 from autotune.records.workload import Workload
 from autotune.store.bundled import directories
@@ -63,9 +64,11 @@ def recall_by_source(
 
 
 def _options(device: Device, undo: bool) -> Mapping[str, Any]:
-    """What changes a front besides model, card and call. The link decides what offloading costs."""
+    """What changes a front besides model, card and call. The link decides what offloading costs; a front that knew fewer levers
+    is another one."""
     speed = device.fp32_flops_per_s if device.kind == "cpu" else None
-    return {"undo": undo, "link": [device.pcie_generation, device.pcie_width], "speed": speed}
+    link = [device.pcie_generation, device.pcie_width]
+    return {"undo": undo, "link": link, "speed": speed, "levers": list(LEVERS)}
 
 
 def _asked(workload: Workload) -> Workload:

@@ -175,7 +175,12 @@ def _sliced_refusal(subject: Subject, size: str) -> str:
     parts = _sliceable(subject.pipe)
     if not parts:
         return f"{_denoiser_classes(subject.pipe)} has no sliced attention"
-    heads = [module.sliceable_head_dim for part in parts for module in part.modules() if hasattr(module, "sliceable_head_dim")]
+    heads = [
+        module.sliceable_head_dim
+        for part in parts
+        for module in part.modules()
+        if hasattr(module, "sliceable_head_dim")
+    ]
     if size.isdecimal() and int(size) > min(heads, default=1):
         return f"a slice cannot hold more than the {min(heads)} heads of the smallest attention"
     return ""
@@ -229,5 +234,3 @@ def _nothing_to_exchange(pipe: Any) -> str:
 
 def _denoiser_classes(pipe: Any) -> str:
     return " and ".join(dict.fromkeys(type(part).__name__ for part in _upstream.denoisers(pipe).values()))
-
-

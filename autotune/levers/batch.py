@@ -93,7 +93,9 @@ def _split(parts: int, facts: DenoiserFacts, name: str) -> Callable[..., Any]:
         if batch < 2 or strange:
             if strange and strange[0] not in said:
                 said.add(strange[0])
-                log.warning("%s runs with its whole batch: argument %s was not there when it was planned", name, strange)
+                log.warning(
+                    "%s runs with its whole batch: argument %s was not there when it was planned", name, strange
+                )
             return forward(*args, **kwargs)
         outputs = []
         for start, stop in _bounds(batch, min(parts, batch)):
@@ -107,7 +109,11 @@ def _split(parts: int, facts: DenoiserFacts, name: str) -> Callable[..., Any]:
 
 def _batch_of(leaves: list[tuple[Any, Any]], known: frozenset[str]) -> int:
     """Samples of the first argument that carries the batch."""
-    sizes = [leaf.shape[0] for path, leaf in leaves if keystr(path) in known and isinstance(leaf, torch.Tensor) and leaf.dim()]
+    sizes = [
+        leaf.shape[0]
+        for path, leaf in leaves
+        if keystr(path) in known and isinstance(leaf, torch.Tensor) and leaf.dim()
+    ]
     return max(sizes, default=1)
 
 

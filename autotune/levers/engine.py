@@ -32,7 +32,18 @@ from autotune.records.rules import conflict
 from autotune.records.trace import DenoiserFacts
 from autotune.records.workload import Workload
 
-__all__ = ["EXECUTED", "ORDER", "Handle", "apply", "check", "current_plan", "executed", "handle_of", "reapply", "restore"]
+__all__ = [
+    "EXECUTED",
+    "ORDER",
+    "Handle",
+    "apply",
+    "check",
+    "current_plan",
+    "executed",
+    "handle_of",
+    "reapply",
+    "restore",
+]
 
 log = logging.getLogger("autotune")
 
@@ -57,6 +68,7 @@ EXECUTED: dict[str, Lever] = {lever.name: lever for lever in ORDER if lever.name
 """The levers that change which kernels run, by name."""
 
 _ATTRIBUTE = "_autotune"
+
 
 class Handle:
     """What was done to a pipeline and how to undo it. Lives on the pipeline as long as the plan does."""
@@ -207,7 +219,12 @@ def reapply(pipe: Any, handle: Handle) -> Handle:
     """Puts back the plan of a handle that was just undone. Without originals the weights stayed lowered."""
     plan = handle.plan if handle.keeps_originals else handle.plan.model_copy(update={"dtype": "as_is"})
     again = apply(
-        pipe, plan, device=handle.device, workload=handle.workload, undo=handle.keeps_originals, denoisers=handle.denoisers
+        pipe,
+        plan,
+        device=handle.device,
+        workload=handle.workload,
+        undo=handle.keeps_originals,
+        denoisers=handle.denoisers,
     )
     again.plan, again.story = handle.plan, handle.story
     return again

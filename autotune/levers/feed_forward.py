@@ -41,6 +41,8 @@ class FeedForwardChunks(Lever):
             return Domain((False,), "the denoiser has no feed-forward layer of diffusers' kind")
         if subject.steps_are_small:
             return Domain((False,), "what a step allocates is little beside the denoiser's weights")
+        if subject.denoisers and all(facts.batch > 1 and not facts.mixes for facts in subject.denoisers.values()):
+            return Domain((False,), "the batch can be split, which saves more")
         return Domain((False, _CHUNKS), "feed-forward layers look at each token by itself")
 
     def check(self, subject: Subject, value: Any) -> None:

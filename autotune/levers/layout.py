@@ -39,7 +39,9 @@ class ChannelsLast(Lever):
 
     def check(self, subject: Subject, value: Any) -> None:
         if value and not any(_convolutions(part) for part in _upstream.networks(subject.pipe).values()):
-            raise PlanError("channels_last=True cannot be applied: no network has 2-D convolutions; what works is False")
+            raise PlanError(
+                "channels_last=True cannot be applied: no network has 2-D convolutions; what works is False"
+            )
 
     def read(self, pipe: Any) -> bool:
         return False

@@ -158,7 +158,9 @@ def _refusal(subject: Subject, mode: str) -> str:
     if mode == "none":
         return ""
     if mode == "model":
-        return f"{type(pipe).__name__} declares no order for model offload" if pipe.model_cpu_offload_seq is None else ""
+        return (
+            f"{type(pipe).__name__} declares no order for model offload" if pipe.model_cpu_offload_seq is None else ""
+        )
     for name, part in parts.items():
         if any(_upstream.is_compiled(module) for module in part.modules()):
             return f"{name} is compiled, and hooks that load weights inside would break its graph"

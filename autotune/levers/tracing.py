@@ -95,7 +95,9 @@ class Traced:
 
     def _traced(self, forward: Callable[..., Any], tensors: list[torch.Tensor], added: tuple[str, ...]) -> Any:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of Python values that become constants: that is why the shapes are the key
+            warnings.simplefilter(
+                "ignore"
+            )  # of Python values that become constants: that is why the shapes are the key
             plain = _Plain(self._unet, forward, added).eval()
             return torch.jit.trace(plain, tuple(tensors), check_trace=False)
 

@@ -21,7 +21,11 @@ class VaeFramewise(Lever):
     """
 
     name = "vae_framewise"
-    summary = ("decode a video in runs of frames", "decoding memory of one run", "slower; faint changes where runs meet")
+    summary = (
+        "decode a video in runs of frames",
+        "decoding memory of one run",
+        "slower; faint changes where runs meet",
+    )
 
     def touches(self, name: str, part: Any) -> bool:
         return hasattr(part, "decode")

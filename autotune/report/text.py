@@ -43,7 +43,7 @@ def explanation_text(explained: Explanation) -> str:
     if explained.chosen.plan.reasons:
         lines.append("")
         rows = lever_rows(explained.chosen.plan)
-        lines += [f"  {name:<12} {value:<22} {reason}".rstrip() for name, value, reason in rows]
+        lines += [f"  {name:<19} {value:<34} {reason}".rstrip() for name, value, reason in rows]
     lines += [f"  note: {note}" for note in (*estimate.notes, *explained.device.notes)]
     lines += [f"  more: {advice}" for advice in explained.advice[1:]]
     return "\n".join(lines)
@@ -79,17 +79,45 @@ def plan_words(plan: Plan) -> str:
 
 def lever_words(name: str, value: Any) -> str:
     """One lever's value in words."""
-    if name == "dtype":
-        return {"float16": "fp16", "bfloat16": "bf16"}.get(value, "precision as it is")
-    if name == "tf32":
-        return "TF32" if value else "no TF32"
+    if name in _WORDS and value in _WORDS[name]:
+        return _WORDS[name][value]
     if name == "attention":
-        return "fused attention" if value == "sdpa" else "attention as it is"
-    if name == "vae_slicing":
-        return "VAE one image at a time" if value else "VAE unsliced"
-    if name == "vae_tiling":
-        return f"VAE in {value}-pixel tiles" if value is not False else "VAE untiled"
-    return {"none": "everything resident", "model": "model offload", "sequential": "sequential offload"}[value]
+        kind, _, argument = value.partition(":")
+        return f"attention sliced ({argument})" if kind == "sliced" else f"attention by {argument}"
+    if name == "offload":
+        level, *options = value.removeprefix("group:").split("+")
+        return " + ".join([f"group offload by {level}", *(option.replace("_", " ") for option in options)])
+    return _COUNTED[name].format(value)
+
+
+_WORDS: dict[str, dict[Any, str]] = {
+    "dtype": {"as_is": "precision as it is", "float16": "fp16", "bfloat16": "bf16"},
+    "tf32": {False: "no TF32", True: "TF32"},
+    "channels_last": {False: "layout as it is", True: "channels last"},
+    "attention": {
+        "as_is": "attention as it is",
+        "sdpa": "fused attention",
+        "xformers": "xFormers attention",
+        "vanilla": "vanilla attention",
+    },
+    "feed_forward_chunks": {False: "feed-forward whole"},
+    "batch_split": {False: "batch whole"},
+    "vae_slicing": {False: "VAE unsliced", True: "VAE one image at a time"},
+    "vae_tiling": {False: "VAE untiled"},
+    "vae_framewise": {False: "VAE's frames as its class does", True: "VAE in runs of frames"},
+    "compile": {"none": "not compiled", "trace": "traced UNet", "blocks": "compiled blocks"},
+    "offload": {"none": "everything resident", "model": "model offload", "sequential": "sequential offload"},
+    "text_encoders": {
+        "resident": "text encoders like the rest",
+        "leave": "text encoders leave after encoding",
+        "cpu": "text encoders on the CPU",
+    },
+}
+_COUNTED = {
+    "feed_forward_chunks": "feed-forward in {} chunks",
+    "batch_split": "denoiser's batch in {} parts",
+    "vae_tiling": "VAE in {}-pixel tiles",
+}
 
 
 def device_words(device: Device) -> str:
@@ -124,6 +152,7 @@ def _times(estimate: Estimate) -> str:
     return (
         f"{duration(estimate.latency_s)} = encode {duration(encode)} + {estimate.steps} x "
         f"{duration(denoise / estimate.steps)} + decode {duration(decode)} + moves {duration(estimate.transfer_s)}"
+        + (f"; the first call {duration(estimate.setup_s)} more" if estimate.setup_s else "")
     )
 
 

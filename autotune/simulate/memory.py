@@ -152,13 +152,13 @@ def _inside_attention(segment: Segment) -> NDArray[np.bool_]:
 
 def _open_module(segment: Segment, index: int) -> str:
     """The innermost module that is being called at this event."""
-    opened: list[int] = []
-    border = np.flatnonzero(
-        (segment.kind[: index + 1] == EventKind.ENTER) | (segment.kind[: index + 1] == EventKind.EXIT)
-    )
-    for event in border:
-        if segment.kind[event] == EventKind.ENTER:
-            opened.append(int(segment.ref[event]))
-        elif opened:
-            opened.pop()
-    return segment.modules[opened[-1]] if opened else segment.component or "the pipeline's own code"
+    kinds = segment.kind[: index + 1]
+    closed = 0
+    for event in np.flatnonzero((kinds == EventKind.ENTER) | (kinds == EventKind.EXIT))[::-1]:
+        if kinds[event] == EventKind.EXIT:
+            closed += 1
+        elif closed:
+            closed -= 1
+        else:
+            return segment.modules[segment.ref[event]]
+    return segment.component or "the pipeline's own code"

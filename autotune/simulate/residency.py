@@ -113,4 +113,3 @@ def _leaving(
             moves, here = (Move("in", caller),), here | {caller}
         stays.append(Stay(whole | here, moves))
     return stays
-

@@ -53,6 +53,8 @@ def brought(
         moved = 2 * (stream.moved_bytes + rest)
         return Brought(rest, stream.peak, moved_s(device, moved, modules=stream.moves))
     pinned = not group.low_cpu_mem_usage
-    copied_s = moved_s(device, stream.moved_bytes, pinned=pinned, modules=stream.moves)
-    rest_s = moved_s(device, rest, pinned=pinned)  # the unmatched group has no stream
-    return Brought(rest, stream.prefetched_peak, max(0.0, copied_s - compute_s) + rest_s)
+    hidden_s = moved_s(device, stream.moved_bytes, pinned=pinned)
+    waits_s = moved_s(
+        device, rest, pinned=pinned, modules=stream.moves
+    )  # no stream for the rest; each hook synchronises
+    return Brought(rest, stream.prefetched_peak, max(0.0, hidden_s - compute_s) + waits_s)

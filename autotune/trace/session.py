@@ -204,7 +204,9 @@ class Session:
     @contextmanager
     def _entry_points(self) -> Iterator[None]:
         """While recording, calls of components go through the recorder, outside whatever a lever has put around them."""
-        before = [(part, {m: part.__dict__[m] for m in ENTRY_POINTS if m in part.__dict__}) for part in self._parts.values()]
+        before = [
+            (part, {m: part.__dict__[m] for m in ENTRY_POINTS if m in part.__dict__}) for part in self._parts.values()
+        ]
         try:
             for name, part in self._parts.items():
                 offloads_buffers = len(part._parameters) > 0
