@@ -53,7 +53,8 @@ class Recordings:
             found = self._session.facts(prove=False)
             small = {name for name in found if self._is_small(whole, name)}
             if prove or len(small) < len(found):
-                found = self._session.facts(prove=True)
+                with executed(self._twin, {"attention": "sdpa"}):  # slices go through the batch one by one, and compute the same
+                    found = self._session.facts(prove=True)
         return {name: facts.model_copy(update={"small": name in small}) for name, facts in found.items()}
 
     def traces(self, space: Space) -> dict[tuple[Any, ...], Trace]:

@@ -95,14 +95,21 @@ class Attention(Lever):
             put_back()
             raise
         if kind == "xformers":
-            undo_dispatch = _dispatch(subject.pipe, "xformers")
-            return lambda: (undo_dispatch(), put_back())[-1]
+            undispatch = _dispatch(subject.pipe, "xformers")
+
+            def put_both_back() -> None:
+                undispatch()
+                put_back()
+
+            return put_both_back
         return put_back
 
 
 def traced_as(value: str) -> str:
-    """The value whose kernels allocate the same: libraries that need a card compute without a score matrix, as SDPA does."""
-    return "sdpa" if value == "xformers" or value.startswith("backend:") else value
+    """The value that runs anywhere and allocates the same: libraries for cards keep no score matrix, as SDPA does not."""
+    if value.startswith("backend:"):
+        return "backend:native"
+    return "sdpa" if value == "xformers" else value
 
 
 def _attentions(pipe: Any) -> list[Any]:

@@ -21,6 +21,7 @@ __all__ = ["ENTRY_POINTS", "UntraceableError", "born", "networks", "own_tensors"
 _HOOK_ATTRIBUTES = ("_hf_hook", "_diffusers_hook", "_old_forward")
 # Methods by which a pipeline's own code calls its networks.
 ENTRY_POINTS = ("forward", "encode", "decode")
+_LIBRARIES = {"torch", "transformers"}
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 
@@ -88,10 +89,11 @@ def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:
 
 
 def _forget_callers_hooks(module: torch.nn.Module) -> None:
-    """Leaves out hooks that somebody registered: they are not ours to call. torch's own, such as weight_norm's, stay."""
+    """Leaves out hooks that somebody registered: they are not ours to call. The libraries' own stay: weight_norm's make the
+    weight, and with those of transformers a text encoder collects its hidden states (utils/output_capturing.py)."""
     for table in (module._forward_pre_hooks, module._forward_hooks):
         for key, hook in list(table.items()):
-            if not type(hook).__module__.startswith("torch"):
+            if str(getattr(hook, "__module__", "")).split(".")[0] not in _LIBRARIES:
                 del table[key]
 
 

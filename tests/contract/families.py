@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import combinations, product
 from typing import Any
 
 import diffusers
@@ -13,7 +11,6 @@ from diffusers.models.attention_processor import AttnProcessor
 from autotune.flow.job import Job, job_for
 from autotune.probe.gpu import cpu_device
 from autotune.records.device import Device
-from autotune.records.plan import Plan
 from benchmarks.tiny import CALLS, PIPELINES, generate
 
 CPU = cpu_device()
@@ -37,6 +34,7 @@ _SIZES = {
     "sd": {"height": 32, "width": 32},
     "sdxl": {"height": 32, "width": 32},
     "wan": {"height": 64, "width": 32, "num_frames": 5},
+    "ltx": {"num_frames": 17},
 }
 TILES = {"sd": 16, "sdxl": 16, "flux": 4, "sd3": 16, "wan": 32, "ltx": 16}
 """An edge in pixels that cuts the image of the call."""
@@ -74,30 +72,32 @@ def job(family: str, pipe: Any, *, device: Device = CPU, batch: int = 1) -> Job:
     return job_for(pipe, device=device, workload=call, example=None, calls=1, undo=True)
 
 
-def values_of(family: str) -> dict[str, tuple[Any, ...]]:
-    """All values of every lever but TF32, which the CPU has not, and processors where none can be replaced."""
+def values_of(family: str, *, batch: int = 1) -> dict[str, tuple[Any, ...]]:
+    """All values of every lever that run on a CPU: no TF32, no streams, no library that needs a card."""
+    samples = batch * (1 if family in {"flux", "wan"} else 2)  # their guidance is embedded, or a call of its own
+    unet = family in {"sd", "sdxl"}
     return {
         "dtype": ("as_is", *HALF_LEVERS),
         "tf32": (False,),
-        "attention": ("as_is",) if family in {"wan", "ltx"} else ("as_is", "sdpa"),
+        "channels_last": (False,) if family == "ltx" else (False, True),
+        "attention": ATTENTION[family],
+        "feed_forward_chunks": (False, 3),
+        "batch_split": (False, 2) if samples > 1 else (False,),
         "vae_slicing": (False, True),
         "vae_tiling": (False, TILES[family]),
-        "offload": ("none", "model", "sequential"),
+        "vae_framewise": (False, True) if family == "ltx" else (False,),
+        "compile": ("none", "trace", "blocks") if unet else ("none", "blocks"),
+        "offload": ("none", "model", "sequential", "group:block", "group:leaf"),
+        "text_encoders": ("resident", "leave", "cpu"),
     }
 
 
-def sampled(values: dict[str, tuple[Any, ...]], count: int) -> list[Plan]:
-    """Plans that together hold every pair of values, as far as `count` goes: always the plan with most new pairs next."""
-    left = [Plan(**dict(zip(values, chosen, strict=True))) for chosen in product(*values.values())]
-    seen: set[Any] = set()
-    picked = []
-    while left and len(picked) < count:
-        best = max(left, key=lambda plan: len(set(_pairs(plan)) - seen))
-        left.remove(best)
-        seen |= set(_pairs(best))
-        picked.append(best)
-    return picked
-
-
-def _pairs(plan: Plan) -> Iterator[Any]:
-    return combinations(plan.values.items(), 2)
+ATTENTION = {
+    "sd": ("as_is", "sdpa", "vanilla", "sliced:auto", "sliced:max", "sliced:1"),
+    "sdxl": ("as_is", "sdpa", "vanilla", "sliced:auto", "sliced:max", "sliced:1"),
+    "flux": ("as_is", "sdpa", "vanilla", "backend:native", "backend:_native_math"),
+    "sd3": ("as_is", "sdpa", "vanilla"),
+    "wan": ("as_is", "sdpa", "backend:native", "backend:_native_math"),
+    "ltx": ("as_is", "sdpa", "backend:native", "backend:_native_math"),
+}
+"""Attention's values that run on a CPU, by family."""

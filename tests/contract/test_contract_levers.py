@@ -9,30 +9,27 @@ import pytest
 import torch
 
 from autotune.errors import PlanError
+from autotune.flow.planning import facts_for
 from autotune.levers import _upstream, engine
 from autotune.levers.base import Lever, Subject
 from autotune.levers.engine import ORDER
 from autotune.records.plan import LEVERS, Plan
-from tests.contract.families import CARD, CPU, FAMILIES, TILES, build, job, run
+from tests.contract.families import CARD, CPU, FAMILIES, TILES, build, job, run, values_of
 
 HALF_TOLERANCE = 0.05  # of images between 0 and 1; five times what is seen with these weights
 EXACT_TOLERANCE = 1e-4
 
 
 def other_values(lever: Lever, family: str) -> tuple[Any, ...]:
-    """The values that change something."""
-    return {
-        "dtype": ("float16", "bfloat16"),
-        "tf32": (True,),
-        "attention": ("sdpa",),
-        "vae_slicing": (True,),
-        "vae_tiling": (TILES[family],),
-        "offload": ("model", "sequential"),
-    }[lever.name]
+    """The values that change something; all of the default's where there are no others."""
+    others = {"tf32": (True,)}.get(lever.name) or values_of(family, batch=2)[lever.name]
+    return tuple(value for value in others if value != getattr(Plan(), lever.name)) or (getattr(Plan(), lever.name),)
 
 
 def subject_of(lever: Lever, family: str, pipe: Any) -> Subject:
-    return Subject(pipe, CARD if lever.name == "tf32" else CPU, job(family, pipe, batch=2).largest)
+    planned = job(family, pipe, batch=2)
+    facts = facts_for(planned) if lever.name == "batch_split" else {}
+    return Subject(pipe, CARD if lever.name == "tf32" else CPU, planned.largest, denoisers=facts)
 
 
 class Snapshot:
@@ -45,6 +42,7 @@ class Snapshot:
             for m in modules(pipe)
         ]
         self.tensors = {id(t): (t, t.detach().clone()) for m in modules(pipe) for t in tensors(m) if not t.is_meta}
+        self.strides = {key: tensor.stride() for key, (tensor, _) in self.tensors.items()}
         self.precision = torch.get_float32_matmul_precision()
 
     def assert_same(self, pipe: Any) -> None:
@@ -55,6 +53,7 @@ class Snapshot:
             for name, value in before.items():
                 assert _same(after[name], value), name
         assert now.tensors.keys() == self.tensors.keys()
+        assert now.strides == self.strides
         for tensor, data in self.tensors.values():
             assert torch.equal(tensor, data)
             assert tensor.dtype == data.dtype
@@ -348,17 +347,10 @@ class TestRefusals:
             "what works is 'none'"
         )
 
-    def test_a_device_map_excludes_offload(self):
+    def test_several_devices_are_not_taken_over(self):
         pipe = build("sd")
-        pipe.hf_device_map = {"unet": 0, "vae": 1}
-        assert self.refused(pipe, Plan(offload="model")) == (
-            "offload='model' cannot be applied: the pipeline is spread by a device map; "
-            "call pipe.reset_device_map() first; what works is 'none'"
-        )
-
-    def test_group_offload_is_not_taken_over(self):
-        pipe, cpu = build("flux"), torch.device("cpu")
-        pipe.transformer.enable_group_offload(onload_device=cpu, offload_device=cpu, offload_type="leaf_level")
+        pipe.hf_device_map = {"unet": "cuda:0", "vae": "cuda:1"}
         assert self.refused(pipe, Plan()) == (
-            "the pipeline is group-offloaded, which cannot be taken over yet; load it without group offload"
+            "the pipeline is spread over cuda:0, cuda:1 by a device map, which is not supported; "
+            "load it without device_map, or call pipe.reset_device_map() first"
         )

@@ -5,35 +5,32 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autotune.flow import planning
+from autotune.flow.planning import facts_for
+from autotune.flow.recordings import Recordings
 from autotune.levers import engine
-from autotune.records.plan import Plan
+from autotune.records.plan import EXECUTION_LEVERS, Plan
+from autotune.records.rules import conflict
 from autotune.records.trace import Trace
 from autotune.search.space import Space
 from autotune.simulate.memory import segment_memory
-from autotune.simulate.replay import Replayer
-from tests.contract.families import CPU, FAMILIES, build, job, run, sampled, values_of
+from tests.contract.families import CPU, FAMILIES, build, job, run, values_of
 from tests.contract.livebytes import activations_bytes
+from tests.contract.pairs import allowed_pairs, covering, pairs_of
 
-PLANS = 6  # at each of two batch sizes
+PLANS = 9  # at each of two batch sizes
 SHARE, BYTES = 0.005, 2048
 
 
-def traced(family, pipe, batch, plans):
-    """The traces that planning makes for these plans, by execution."""
-    seen = []
+def runnable(plan: Plan) -> bool:
+    """Compiled code allocates as it likes, and the math kernel is what the CPU would not take by itself."""
+    return conflict(plan) is None and plan.compile == "none" and plan.attention != "backend:_native_math"
 
-    class Watched(Replayer):
-        def __init__(self, traces, **rest):
-            super().__init__(traces, **rest)
-            seen.append(traces)
 
-    names = list(Plan().values)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "Replayer", Watched)
-        space = Space(values={name: tuple(dict.fromkeys(plan.values[name] for plan in plans)) for name in names})
-        planning.estimator(job(family, pipe, batch=batch), space)
-    return seen[0]
+def trace_of(planned, plan: Plan) -> Trace:
+    """The trace that planning makes for this plan."""
+    values = {name: (value,) for name, value in plan.values.items()}
+    recordings = Recordings(planned, planned.workloads[0], planned.calls[0])
+    return recordings.traces(Space(values=values))[plan.execution]
 
 
 def replayed_bytes(trace: Trace) -> int:
@@ -52,28 +49,33 @@ def stay_on(pipe, device):
             part._hf_hook.execution_device = device
 
 
+def plans_for(family: str, batch: int) -> list[Plan]:
+    """Some of a covering array; the others are run by the slow tests."""
+    values = values_of(family, batch=batch)
+    values |= {"compile": ("none",), "attention": tuple(v for v in values["attention"] if v != "backend:_native_math")}
+    return covering(values, runnable, seed=batch)[:PLANS]
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("family", FAMILIES)
-class TestEachPlan:
-    def test_activation_bytes_agree(self, family, batch):
-        pipe = build(family, processors=True)
-        plans = sampled(values_of(family), 2 * PLANS)[batch - 1 :: 2]
-        traces = traced(family, pipe, batch, plans)
-        for plan in plans:
-            engine.apply(pipe, plan, device=CPU, workload=job(family, pipe, batch=batch).largest)
-            if plan.offload == "model":
-                stay_on(pipe, torch.device("cpu"))
-            real = activations_bytes(pipe, lambda pipe: run(family, pipe, batch=batch))
-            engine.restore(pipe)
-            trace = traces[plan.execution]
-            assert trace.untraced == {}
-            assert replayed_bytes(trace) == pytest.approx(real, rel=SHARE, abs=BYTES), plan.changes
+def test_activation_bytes_agree(family, batch):
+    pipe = build(family, processors=True)
+    planned = job(family, pipe, batch=batch)
+    facts = facts_for(planned)
+    for plan in plans_for(family, batch):
+        trace = trace_of(planned, plan)
+        assert trace.untraced == {}
+        engine.apply(pipe, plan, device=CPU, workload=planned.largest, denoisers=facts)
+        if plan.offload == "model":
+            stay_on(pipe, torch.device("cpu"))
+        real = activations_bytes(pipe, lambda pipe: run(family, pipe, batch=batch))
+        engine.restore(pipe)
+        assert replayed_bytes(trace) == pytest.approx(real, rel=SHARE, abs=BYTES), plan.changes
 
 
-def test_every_pair_of_values_is_sampled():
-    values = values_of("sd")
-    plans = sampled(values, 2 * PLANS)
-    pairs = {(a, x, b, y) for a in values for b in values if a < b for x in values[a] for y in values[b]}
-    met = {(a, p.values[a], b, p.values[b]) for p in plans for a in values for b in values if a < b}
-    assert met == pairs
-    assert {plan.offload for plan in plans[::2]} == {plan.offload for plan in plans[1::2]} == set(values["offload"])
+def test_a_covering_array_covers():
+    values = values_of("sd", batch=2)
+    plans = covering(values)
+    assert set().union(*(pairs_of(plan, list(values)) for plan in plans)) >= allowed_pairs(values)
+    assert all(conflict(plan) is None for plan in plans)
+    assert len({name for plan in plans for name in plan.changes} & set(EXECUTION_LEVERS)) == len(EXECUTION_LEVERS) - 1

@@ -10,7 +10,6 @@ from transformers import CLIPConfig, CLIPImageProcessor
 
 from autotune.flow.job import job_for
 from autotune.levers import engine
-from autotune.probe.pipeline import denoisers
 from autotune.records.plan import Plan
 from autotune.records.trace import EventKind
 from autotune.simulate.residency import Move, model_offload, never_waits, sequential_offload
@@ -65,7 +64,7 @@ def scene(request):
     """The pipeline, its facts, its trace, and a real call of it."""
     pipe, call = CASES[request.param](), call_for(request.param)
     job = job_for(pipe, device=CPU, workload=call, example=None, calls=1, undo=True)
-    trace = Session(pipe, denoisers=denoisers(job.model)).record(job.calls[0], steps=2)
+    trace = Session(pipe, denoisers=job.model.denoisers).record(job.calls[0], steps=2)
     assert trace.untraced == {}
     return pipe, job, trace, lambda: pipe(generator=torch.Generator().manual_seed(0), **call)
 

@@ -31,7 +31,9 @@ def test_a_card_hands_out_blocks_of_512():
 
 def test_nothing_happened():
     memory = segment_memory(segment(component="vae"), CARD)
-    assert memory.peak.total_bytes == memory.leaf_peak.total_bytes == memory.net_bytes == memory.leaf_modules == 0
+    leaves, blocks = memory.streams["leaf"], memory.streams["block"]
+    assert memory.peak.total_bytes == leaves.peak.total_bytes == blocks.prefetched_peak.total_bytes == 0
+    assert memory.net_bytes == leaves.moves == blocks.moved_bytes == 0
     assert memory.peak.module == "vae"
 
 
@@ -51,13 +53,27 @@ def test_leaves_bring_their_weights_and_take_them_along():
         CPU,
     )
     assert memory.peak == (700, 0, 0, "unet.a")
-    assert memory.leaf_peak == (700, 0, 1000, "unet.a")
-    assert (memory.leaf_bytes, memory.leaf_modules) == (2200, 2)
+    leaves = memory.streams["leaf"]
+    assert leaves.peak == (700, 0, 1000, "unet.a")
+    assert leaves.prefetched_peak == (700, 0, 2200, "unet.a")
+    assert (leaves.moved_bytes, leaves.moves) == (2200, 2)
+
+
+def test_blocks_come_whole_and_the_next_one_ahead():
+    """Two blocks of 3000 and 5000 bytes, whose leaves are smaller; what lies between them is in neither."""
+    events = segment(
+        (ENTER, 0, 0), (ENTER, 1, 1000), (ALLOC, 0, 70), (EXIT, 1, 1000), (ALLOC, 1, 10), (ENTER, 2, 1200), (EXIT, 2, 1200),
+        (EXIT, 0, 0),
+    )  # fmt: skip
+    blocks = segment_memory(events, CPU, {"unet.a": 3000, "unet.b": 5000}).streams["block"]
+    assert blocks.peak == (80, 0, 5000, "unet.b")
+    assert blocks.prefetched_peak == (70, 0, 8000, "unet.a")
+    assert (blocks.moved_bytes, blocks.moves) == (8000, 2)
 
 
 def test_weights_of_a_module_stay_while_its_children_run():
     memory = segment_memory(segment((ENTER, 0, 400), (ENTER, 1, 1000), (EXIT, 1, 1000), (EXIT, 0, 400)), CPU)
-    assert memory.leaf_peak.weights_bytes == 1400
+    assert memory.streams["leaf"].peak.weights_bytes == 1400
 
 
 def test_a_convolution_works_beside_its_output():

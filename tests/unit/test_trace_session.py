@@ -67,7 +67,7 @@ def test_recording_twice_gives_the_same_twice():
 def test_recording_the_vae_again_changes_nothing_else():
     session = Session(sd(), denoisers=frozenset({"unet"}))
     first = session.record(CALL, steps=2)
-    again = session.rerecord(first, "vae")
+    again = first.replaced("vae", session.again(first, "vae"))
     for one, other in zip(first.segments, again.segments, strict=True):
         assert (one is other) == (one.component != "vae")
         assert one.kind.tolist() == other.kind.tolist()
