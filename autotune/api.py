@@ -12,7 +12,7 @@ from autotune.flow.applying import apply_plan, plan_taken_off
 from autotune.flow.ask import Question, answer, front_for, job_of, place_of
 from autotune.flow.budget import budget_for, held_by
 from autotune.flow.job import WorkloadLike
-from autotune.flow.planning import as_it_is, estimate_of
+from autotune.flow.planning import as_it_is, estimates
 from autotune.flow.recall import Profiles
 from autotune.levers import engine
 from autotune.probe.gpu import local_device
@@ -93,10 +93,10 @@ def optimize(
         allow=allow, keep=keep, forbid=forbid, objective=objective, profiles=profiles, undo=undo, device=device,
     )  # fmt: skip
     with plan_taken_off(pipe, put_back="on error"):
-        explained, _ = answer(question)
+        explained, front = answer(question)
         handle = apply_plan(
             pipe, explained.chosen.plan, device=explained.device, workload=explained.workload,
-            example=dict(example or {}) | dict(workload if isinstance(workload, Mapping) else {}), undo=undo,
+            denoisers=front.denoisers, undo=undo,
         )  # fmt: skip
     handle.story = explained.model_copy(update={"state": "optimised"})
     _say(handle.story)
@@ -230,7 +230,7 @@ def explain(
         job = job_of(question, place)
         budget = budget_for(place, host, max_vram=max_vram, max_ram=None, held=held_by(job.pipe, place))
         plan = None if handle is None else handle.plan
-        chosen = as_it_is(job) if plan is None else Candidate(plan=plan, estimate=estimate_of(job, plan))
+        chosen = as_it_is(job) if plan is None else Candidate(plan=plan, estimate=estimates(job, [plan])[0])
     return Explanation(
         state="as it is" if handle is None else "optimised",
         model=job.model.name,

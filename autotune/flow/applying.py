@@ -11,6 +11,7 @@ from autotune.guard.dress import dress
 from autotune.levers import engine
 from autotune.levers.engine import Handle
 from autotune.records.device import Device
+from autotune.records.model import DenoiserFacts
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload
 
@@ -18,7 +19,14 @@ __all__ = ["apply_plan", "plan_taken_off"]
 
 
 def apply_plan(
-    pipe: Any, plan: Plan, *, device: Device, workload: Workload, example: Mapping[str, Any], undo: bool = True
+    pipe: Any,
+    plan: Plan,
+    *,
+    device: Device,
+    workload: Workload,
+    example: Mapping[str, Any] | None = None,
+    denoisers: Mapping[str, DenoiserFacts] | None = None,
+    undo: bool = True,
 ) -> Handle:
     """Makes the pipeline run as planned, all of it or nothing.
 
@@ -27,7 +35,8 @@ def apply_plan(
         plan: what to do.
         device: where it is to run.
         workload: the resolved call.
-        example: arguments of the call beyond those of the workload, to trace what a split batch must know.
+        example: arguments of the call beyond those of the workload, should it have to be traced.
+        denoisers: what a trace showed of the denoisers; traced here if None and the plan splits their batch.
         undo: whether originals of lowered weights are kept.
 
     Raises:
@@ -37,8 +46,7 @@ def apply_plan(
     if before is not None and before.plan.same_as(plan) and before.device.torch_device == device.torch_device:
         return before
     with plan_taken_off(pipe, put_back="on error"):
-        denoisers = {}
-        if plan.batch_split is not False:
+        if denoisers is None and plan.batch_split is not False:
             from autotune.flow.planning import facts_for
 
             denoisers = facts_for(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 
 from autotune.errors import DoesNotFitError
 from autotune.flow.budget import Budget
@@ -13,7 +14,9 @@ from autotune.units import GB, MB, duration, size
 
 __all__ = ["advice", "choose"]
 
-_WORTH_SAYING = 1.3  # a faster lane or plan is mentioned from this factor on
+_WORTH_SAYING = 1.3  # a faster lane is mentioned from this factor on
+_WORTH_COMPILING = 1.05
+_MANY_CALLS = 1_000
 
 
 def choose(
@@ -93,25 +96,37 @@ def _lane_that_fits(front: Front, budget: Budget, quality: Quality) -> str | Non
 
 
 def advice(front: Front, chosen: Candidate, budget: Budget, quality: Quality) -> tuple[str, ...]:
-    """What would buy more: a faster lane, and the next faster plan with the cap it needs."""
+    """What would buy more: a faster lane, compiling if there were more calls, and the next faster plan with its cap."""
+    calls = front.workload.calls
+    now_s = chosen.estimate.per_call_s(calls)
     said = []
     for lane in LANES[LANES.index(quality) + 1 :]:
         other = front.best(max_vram=budget.vram_bytes, max_ram=budget.ram_bytes, quality=lane)
-        if other is not None and chosen.estimate.latency_s >= _WORTH_SAYING * other.estimate.latency_s:
-            said.append(f"quality='{lane}' would take {duration(other.estimate.latency_s)}")
+        if other is not None and now_s >= _WORTH_SAYING * other.estimate.per_call_s(calls):
+            said.append(f"quality='{lane}' would take {duration(other.estimate.per_call_s(calls))}")
             break
+    mine = [c for c in front.candidates if LANES.index(c.plan.lane) <= LANES.index(quality)]
     faster = [
-        c
-        for c in front.candidates
-        if c.estimate.latency_s < 0.97 * chosen.estimate.latency_s
-        and LANES.index(c.plan.lane) <= LANES.index(quality)
-        and c.estimate.needed_bytes > budget.vram_bytes
+        c for c in mine if c.estimate.per_call_s(calls) < 0.97 * now_s and c.estimate.needed_bytes > budget.vram_bytes
     ]
     if faster:
         next_one = min(faster, key=lambda c: c.estimate.needed_bytes)
         cap = _rounded_up(next_one.estimate.needed_bytes)
-        said.append(f"max_vram='{cap}' would take {duration(next_one.estimate.latency_s)} ({next_one.plan.id})")
+        said.append(f"max_vram='{cap}' would take {duration(next_one.estimate.per_call_s(calls))} ({next_one.plan.id})")
+    said += _compiling_pays(front, chosen, budget, quality)
     return tuple(said)
+
+
+def _compiling_pays(front: Front, chosen: Candidate, budget: Budget, quality: Quality) -> list[str]:
+    """From how many calls on a plan that takes longer to start would be the faster one."""
+    best = front.best(max_vram=budget.vram_bytes, max_ram=budget.ram_bytes, quality=quality, calls=_MANY_CALLS)
+    if best is None or best.estimate.setup_s <= chosen.estimate.setup_s:
+        return []
+    saved_s = chosen.estimate.latency_s - best.estimate.latency_s
+    if saved_s < (1 - 1 / _WORTH_COMPILING) * chosen.estimate.latency_s:
+        return []
+    calls = ceil((best.estimate.setup_s - chosen.estimate.setup_s) / saved_s)
+    return [f"compiling would pay from {calls} calls on: calls={calls} ({best.plan.id})"]
 
 
 def _rounded_up(value_bytes: int) -> str:

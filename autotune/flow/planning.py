@@ -14,13 +14,13 @@ from autotune.levers.base import Subject
 from autotune.levers.engine import ORDER, check, current_plan
 from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate, Front
-from autotune.records.plan import EXECUTION_LEVERS, Plan
-from autotune.records.trace import DenoiserFacts
+from autotune.records.model import DenoiserFacts
+from autotune.records.plan import EXECUTION_LEVERS, LEVERS, Plan
 from autotune.search.space import Space
 from autotune.search.study import search
 from autotune.simulate.replay import Replayer
 
-__all__ = ["as_it_is", "estimate_of", "facts_for", "front_of"]
+__all__ = ["as_it_is", "estimates", "facts_for", "front_of", "space_of"]
 
 
 def front_of(
@@ -28,13 +28,12 @@ def front_of(
 ) -> Front:
     """Traces what must be traced, estimates the space, keeps the front. A forbidden lever stays as it is now."""
     kept = dict(keep or {})
+    subject = Subject(job.pipe, job.device, job.largest, allowed=frozenset(allow))
+    _check_kept(subject, kept)
     with _no_garbage_collection():
-        recordings = [Recordings(job, w, call) for w, call in zip(job.workloads, job.calls, strict=True)]
-        largest = next(recording for recording in recordings if recording.workload is job.largest)
-        facts = largest.facts(prove=bool(kept.get("batch_split")))
-        subject = Subject(job.pipe, job.device, job.largest, denoisers=facts, allowed=frozenset(allow))
-        for name, value in kept.items():
-            next(lever for lever in ORDER if lever.name == name).check(subject, value)
+        recordings = _recordings(job)
+        subject = subject._replace(denoisers=_facts(job, recordings, prove=bool(kept.get("batch_split"))))
+        _check_kept(subject, kept)
         present = {name: getattr(current_plan(job.pipe), name) for name in forbid}
         space = _space(subject).restricted(present | kept)
         if next(space.plans(), None) is None:
@@ -50,47 +49,59 @@ def front_of(
         workload=job.largest,
         candidates=found.front,
         searched=len(found.evaluated),
+        denoisers=dict(subject.denoisers),
         baseline=same,
     )
+
+
+def space_of(job: Job) -> Space:
+    """The values each lever offers for this job: those that can help."""
+    facts = _facts(job, _recordings(job), prove=False)
+    return _space(Subject(job.pipe, job.device, job.largest, denoisers=facts))
 
 
 def as_it_is(job: Job) -> Candidate:
     """The pipeline without any change."""
     plan = current_plan(job.pipe)
-    return Candidate(plan=plan, estimate=_estimate(job, plan, untouched=True))
+    neutral = plan.model_copy(update={name: getattr(Plan(), name) for name in EXECUTION_LEVERS})
+    return Candidate(plan=plan, estimate=estimates(job, [neutral], untouched=True)[0])
 
 
-def estimate_of(job: Job, plan: Plan) -> Estimate:
-    """What this one plan costs; of several workloads the one that needs most counts."""
-    return _estimate(job, plan)
+def estimates(job: Job, plans: Sequence[Plan], *, untouched: bool = False) -> list[Estimate]:
+    """What each of these plans costs; with `untouched` the pipeline runs as it is, whatever they say of its code."""
+    values = {name: tuple(dict.fromkeys(getattr(plan, name) for plan in plans)) for name in LEVERS}
+    with _no_garbage_collection():
+        return _estimator(job, _recordings(job, untouched=untouched), Space(values=values))(plans)
 
 
 def facts_for(job: Job) -> dict[str, DenoiserFacts]:
     """What a weightless call shows of the denoisers, batch included: needed to split it."""
     with _no_garbage_collection():
-        place = job.workloads.index(job.largest)
-        return Recordings(job, job.largest, job.calls[place]).facts(prove=True)
+        return _facts(job, _recordings(job), prove=True)
+
+
+def _recordings(job: Job, *, untouched: bool = False) -> list[Recordings]:
+    calls = zip(job.workloads, job.calls, strict=True)
+    return [Recordings(job, workload, call, untouched=untouched) for workload, call in calls]
+
+
+def _facts(job: Job, recordings: Sequence[Recordings], *, prove: bool) -> dict[str, DenoiserFacts]:
+    """Those of the largest workload."""
+    return recordings[job.workloads.index(job.largest)].facts(prove=prove)
+
+
+def _check_kept(subject: Subject, kept: Mapping[str, Any]) -> None:
+    for lever in ORDER:
+        if lever.name in kept:
+            lever.check(subject, kept[lever.name])
 
 
 def _space(subject: Subject) -> Space:
-    """The values each lever offers for this job."""
     domains = {lever.name: lever.domain(subject) for lever in ORDER}
     return Space(
         values={name: domain.values for name, domain in domains.items()},
         reasons={name: domain.reason for name, domain in domains.items()},
     )
-
-
-def _estimate(job: Job, plan: Plan, *, untouched: bool = False) -> Estimate:
-    neutral = {name: getattr(Plan(), name) for name in EXECUTION_LEVERS} if untouched else {}
-    asked = plan.model_copy(update=neutral)
-    with _no_garbage_collection():
-        recordings = [
-            Recordings(job, w, call, untouched=untouched) for w, call in zip(job.workloads, job.calls, strict=True)
-        ]
-        return _estimator(job, recordings, Space(values={name: (value,) for name, value in asked.values.items()}))(
-            [asked]
-        )[0]
 
 
 def _estimator(job: Job, recordings: Sequence[Recordings], space: Space) -> Callable[[Sequence[Plan]], list[Estimate]]:

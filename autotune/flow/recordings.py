@@ -15,8 +15,9 @@ from autotune.flow.job import Job
 from autotune.levers.base import Subject
 from autotune.levers.engine import EXECUTED, executed
 from autotune.probe.workload import missing_inputs
+from autotune.records.model import DenoiserFacts
 from autotune.records.plan import EXECUTION_LEVERS, Plan
-from autotune.records.trace import DenoiserFacts, Segment, Trace
+from autotune.records.trace import Segment, Trace
 from autotune.records.workload import Workload
 from autotune.search.space import Space
 from autotune.simulate.memory import segment_memory
@@ -53,7 +54,9 @@ class Recordings:
             found = self._session.facts(prove=False)
             small = {name for name in found if self._is_small(whole, name)}
             if prove or len(small) < len(found):
-                with executed(self._twin, {"attention": "sdpa"}):  # slices go through the batch one by one, and compute the same
+                with executed(
+                    self._twin, {"attention": "sdpa"}
+                ):  # slices go through the batch one by one, and compute the same
                     found = self._session.facts(prove=True)
         return {name: facts.model_copy(update={"small": name in small}) for name, facts in found.items()}
 

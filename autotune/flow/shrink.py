@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from autotune.errors import WorkloadError
 from autotune.flow.job import Job
-from autotune.flow.planning import estimate_of
+from autotune.flow.planning import estimates
 from autotune.probe.workload import call_arguments
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload
@@ -27,7 +27,7 @@ def nearest_fit(job: Job, plan: Plan, cap_bytes: int) -> Workload | None:
     def fits(workload: Workload) -> bool:
         trial = replace(job, workloads=(workload,), calls=(call_arguments(job.pipe, workload),), progress=None)
         try:
-            estimate = estimate_of(trial, plan)
+            estimate = estimates(trial, [plan])[0]
         except WorkloadError:
             return False
         return not estimate.notes and estimate.needed_bytes <= cap_bytes

@@ -23,9 +23,12 @@ __all__ = [
     "forget_compiled",
     "forget_hook",
     "forget_hooks",
+    "forget_registry",
     "group",
+    "group_config",
     "groupable",
     "has_triton",
+    "hook_registries",
     "hooks_of",
     "is_adapted",
     "is_compiled",
@@ -39,8 +42,8 @@ __all__ = [
     "regroup",
     "sent",
     "text_encoders",
-    "ungroup",
     "unet_output",
+    "ungroup",
     "uses_weight_norm",
 ]
 
@@ -86,7 +89,7 @@ def _unpacked(hook: Any) -> list[Any]:
 def placement(pipe: Any) -> Placement:
     """How the pipeline's weights are placed now."""
     parts = networks(pipe).values()
-    if any(_group_config(part) is not None for part in parts):
+    if any(group_config(part) is not None for part in parts):
         return "group"
     if any(is_sequential(part) for part in parts):
         return "sequential"
@@ -145,7 +148,7 @@ def sent(values: Any, device: torch.device) -> Any:
     return send_to_device(values, device)
 
 
-def _group_config(part: torch.nn.Module) -> Any:
+def group_config(part: torch.nn.Module) -> Any:
     """The settings of the network's group offload (diffusers/hooks/group_offloading.py GroupOffloadingHook.config)."""
     for module in part.modules():
         hook = getattr(getattr(module, "_diffusers_hook", None), "hooks", {}).get("group_offloading")
@@ -172,19 +175,28 @@ def group(part: torch.nn.Module, device: torch.device, **settings: Any) -> None:
 
 def ungroup(part: torch.nn.Module) -> Any:
     """Takes group offload off, which diffusers has no call for; gives back its settings, None if there was none."""
-    config = _group_config(part)
+    config = group_config(part)
     if config is None:
         return None
     for module in part.modules():
-        registry = getattr(module, "_diffusers_hook", None)
+        registry: Any = getattr(module, "_diffusers_hook", None)
         for name in _GROUP_HOOKS if registry is not None else ():
             registry.remove_hook(name, recurse=False)
-        if registry is not None and not registry.hooks:  # the first hook made the registry: hooks.py
-            del module._diffusers_hook
         left = module.__dict__.get("forward")
         if isinstance(left, MethodType) and left.__self__ is module and left.__func__ is type(module).forward:
             del module.__dict__["forward"]
     return config
+
+
+def hook_registries(part: torch.nn.Module) -> list[torch.nn.Module]:
+    """The modules that hold a registry of diffusers' hooks, maybe an empty one (diffusers/hooks/hooks.py HookRegistry)."""
+    return [module for module in part.modules() if "_diffusers_hook" in module.__dict__]
+
+
+def forget_registry(module: torch.nn.Module) -> None:
+    """Takes the registry off the module if it holds no hook."""
+    if not module.__dict__["_diffusers_hook"].hooks:
+        del module.__dict__["_diffusers_hook"]
 
 
 def regroup(part: torch.nn.Module, config: Any) -> None:

@@ -7,7 +7,6 @@ old objects are put back.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -210,17 +209,15 @@ def _backend_refusal(subject: Subject, name: str) -> str:
 
 
 def _xformers_refusal(subject: Subject) -> str:
-    if find_spec("xformers") is None:
-        return "the package xformers is not installed; pip install xformers"
-    if subject.device.kind != "cuda":
-        return "xformers needs a CUDA card"
     if not _exchangeable(subject.pipe) and not _dispatching(subject.pipe):
         return _nothing_to_exchange(subject.pipe)
-    return _upstream.backend_missing("xformers") if _dispatching(subject.pipe) else ""
+    if subject.device.kind != "cuda":
+        return "xformers needs a CUDA card"
+    return _upstream.backend_missing("xformers")
 
 
 def _custom_processors(pipe: Any) -> str:
-    """IP-Adapter and the like keep weights in processors of their own, which an exchange would lose for the time of the plan."""
+    """IP-Adapter and the like keep weights in processors of their own, which an exchange would set aside."""
     parts = _upstream.networks(pipe).values()
     own = (getattr(module, "processor", None) for part in parts for module in part.modules())
     strange = sorted({type(processor).__name__ for processor in own if isinstance(processor, torch.nn.Module)})

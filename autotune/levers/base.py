@@ -13,8 +13,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 
 from autotune.records.device import Device
+from autotune.records.model import DenoiserFacts
 from autotune.records.plan import Plan
-from autotune.records.trace import DenoiserFacts
 from autotune.records.workload import Workload
 
 __all__ = ["Domain", "Lever", "Subject", "Undo", "nothing", "release_cache"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,8 +18,7 @@ from autotune.errors import PlanError
 from autotune.levers import _upstream
 from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
 from autotune.levers.forwarding import wrap_forward
-from autotune.records.model import role_named
-from autotune.records.trace import DenoiserFacts
+from autotune.records.model import DenoiserFacts, role_named
 
 __all__ = ["BatchSplit"]
 
@@ -123,7 +123,7 @@ def _has_axis(leaf: Any, batch: int) -> bool:
 
 def _bounds(batch: int, parts: int) -> list[tuple[int, int]]:
     edges = [batch * part // parts for part in range(parts + 1)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def _joined(outputs: list[Any]) -> Any:

@@ -27,9 +27,9 @@ from autotune.levers.tf32 import Tf32
 from autotune.levers.vae import VaeSlicing, VaeTiling
 from autotune.levers.vae_frames import VaeFramewise
 from autotune.records.device import Device
+from autotune.records.model import DenoiserFacts
 from autotune.records.plan import EXECUTION_LEVERS, Plan
 from autotune.records.rules import conflict
-from autotune.records.trace import DenoiserFacts
 from autotune.records.workload import Workload
 
 __all__ = [

@@ -1,8 +1,8 @@
 """Placement: where weights wait while they are not needed.
 
 On a card the libraries' own calls do the work. Without one, model offload runs with device="cpu", sequential offload through
-accelerate component by component (`takeover.sequential_without_card`) and group offload from RAM to RAM: the same hooks, nothing
-saved, but every path can be run.
+accelerate component by component (`takeover.sequential_without_card`) and group offload from RAM to RAM: the same hooks,
+nothing saved, but every path can be run.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Offload(Lever):
 
     def read(self, pipe: Any) -> str:
         mode = _upstream.placement(pipe)
-        return "group:leaf" if mode == "group" else mode
+        return _group_value(pipe) if mode == "group" else mode
 
     def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
         pipe, device = subject.pipe, torch.device(subject.device.torch_device)
@@ -72,6 +72,19 @@ class Offload(Lever):
             raise
         release_cache(device)
         return before.put_back
+
+
+def _group_value(pipe: Any) -> str:
+    """The value whose settings the largest of the pipeline's groups has."""
+    configs = [_upstream.group_config(part) for part in _upstream.denoisers(pipe).values()]
+    configs += [_upstream.group_config(part) for part in _upstream.networks(pipe).values()]
+    config = next(config for config in configs if config is not None)
+    options = {
+        "+stream": config.stream is not None,
+        "+record_stream": config.record_stream,
+        "+low_cpu_mem": config.stream is not None and config.low_cpu_mem_usage,
+    }
+    return f"group:{config.offload_type.value.removesuffix('_level')}" + "".join(o for o, on in options.items() if on)
 
 
 def _place(subject: Subject, value: str, device: torch.device) -> None:
@@ -122,12 +135,15 @@ class Placement:
         ]
         tensors = (tensor for _, held in self._tables for tensor in held.values() if tensor is not None)
         self._places = {id(tensor): (tensor, tensor.device, tensor.is_pinned()) for tensor in tensors}
+        self._registries = {m for part in _upstream.networks(pipe).values() for m in _upstream.hook_registries(part)}
         self._home = next((device for _, device, _ in self._places.values()), torch.device("cpu"))
 
     def put_back(self) -> None:
         """Hooks off, the same objects where they were; what came since, such as a LoRA's weights, goes with them."""
         for part in _upstream.networks(self._pipe).values():
-            _upstream.ungroup(part)
+            if _upstream.ungroup(part) is not None:
+                for module in set(_upstream.hook_registries(part)) - self._registries:
+                    _upstream.forget_registry(module)
         _upstream.forget_hooks(self._pipe)
         for table, held in self._tables:
             for name, tensor in held.items():

@@ -69,7 +69,7 @@ class Traced:
             return forward(*args, **kwargs)
         added = tuple(name for name in _ADDED if name in (call.get("added_cond_kwargs") or {}))
         key = tuple((tuple(t.shape), t.dtype, str(t.device)) for t in tensors)
-        with torch.jit.optimized_execution(tensors[0].is_cuda):  # fusing takes seconds, and only CUDA has a fuser
+        with _optimising(tensors[0].is_cuda):  # fusing takes seconds, and only CUDA has a fuser
             if key not in self._traces:
                 self._traces[key] = self._traced(forward, tensors, added)
             sample = self._traces[key](*tensors)
@@ -99,12 +99,16 @@ class Traced:
                 "ignore"
             )  # of Python values that become constants: that is why the shapes are the key
             plain = _Plain(self._unet, forward, added).eval()
-            return torch.jit.trace(plain, tuple(tensors), check_trace=False)
+            return torch.jit.trace(plain, tuple(tensors), check_trace=False)  # type: ignore[no-untyped-call]
 
     def _say(self, why: str) -> None:
         if why not in self._said:
             self._said.add(why)
             log.warning("%s runs untraced: the call brings %s", self._name, why)
+
+
+def _optimising(wanted: bool) -> Any:
+    return torch.jit.optimized_execution(wanted)  # type: ignore[attr-defined]
 
 
 def _is_nothing(value: Any) -> bool:

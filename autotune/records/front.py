@@ -11,6 +11,7 @@ from autotune.errors import PlanError
 from autotune.records.base import Record
 from autotune.records.device import Device
 from autotune.records.estimate import Estimate
+from autotune.records.model import DenoiserFacts
 from autotune.records.plan import LANES, LEVERS, Plan, Quality
 from autotune.records.workload import Workload
 from autotune.units import parse_bytes
@@ -48,6 +49,8 @@ class Front(Record):
     """From the fastest to the smallest."""
     searched: int
     """How many plans were estimated."""
+    denoisers: dict[str, DenoiserFacts] = {}
+    """What the trace showed of each denoiser: what a split batch must know, and nobody need trace again."""
     baseline: Candidate | None = None
     """The plan to compare with: model offload where the pipeline has it, else everything resident."""
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from autotune.records.base import Record
 
-__all__ = ["Component", "Model", "Role", "role_named"]
+__all__ = ["Component", "DenoiserFacts", "Model", "Role", "role_named"]
 
 Role = Literal["text_encoder", "image_encoder", "denoiser", "vae", "controlnet", "safety_checker", "other"]
 
@@ -96,3 +96,16 @@ class Model(Record):
     def weights_bytes(self) -> int:
         """Bytes of all weights as they are now."""
         return sum(part.weights_bytes for part in self.components)
+
+
+class DenoiserFacts(Record):
+    """What one call of a denoiser in a weightless run shows about its batch."""
+
+    batch: int
+    """Samples in one call: the workload's batch, twice that where guidance doubles it."""
+    small: bool = False
+    """Whether what a call allocates is little beside the denoiser's weights."""
+    batched: tuple[str, ...]
+    """Paths of the arguments that have the batch as their first axis, as `torch.utils._pytree.keystr` writes them."""
+    mixes: str = ""
+    """Why the batch cannot be split; empty where no operator was seen to mix samples."""

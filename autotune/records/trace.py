@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 from autotune.records.base import Record
 from autotune.records.estimate import PhaseName
 
-__all__ = ["DTYPES", "Attention", "DenoiserFacts", "EventKind", "OpClass", "Segment", "Trace"]
+__all__ = ["DTYPES", "Attention", "EventKind", "OpClass", "Segment", "Trace"]
 
 DTYPES = ("float32", "float16", "bfloat16", "float64", "other")
 
@@ -60,19 +60,6 @@ class Attention(Record):
     masked: bool
     dtype: str
     """One of DTYPES."""
-
-
-class DenoiserFacts(Record):
-    """What one call of a denoiser in a weightless run shows about its batch."""
-
-    batch: int
-    """Samples in one call: the workload's batch, twice that where guidance doubles it."""
-    small: bool = False
-    """Whether what a call allocates is little beside the denoiser's weights."""
-    batched: tuple[str, ...]
-    """Paths of the arguments that have the batch as their first axis, as `torch.utils._pytree.keystr` writes them."""
-    mixes: str = ""
-    """Why the batch cannot be split; empty where no operator was seen to mix samples."""
 
 
 class Segment(Record):

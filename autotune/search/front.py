@@ -26,8 +26,8 @@ def objectives(candidate: Candidate) -> tuple[float, float, float, int]:
 def pareto(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """The candidates nobody beats, from the fastest to the smallest.
 
-    One beats another that is nowhere better, the seconds before its first call included; of two that are equal within max(1 %, 50 ms) and no better in bytes and quality
-    the simpler stays.
+    One beats another that is nowhere better, what the first call takes longer included; of two that are equal within max(1 %,
+    50 ms) and no better in bytes and quality the simpler stays.
     """
     ordered = sorted(candidates, key=lambda c: (*_coarse(c), len(c.plan.changes), c.estimate.latency_s))
     kept: list[Candidate] = []

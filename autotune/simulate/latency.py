@@ -17,8 +17,8 @@ from autotune.simulate.attention import attention_bytes, attention_flops, kernel
 
 __all__ = ["LATENCY_MARGIN", "SegmentTime", "moved_s", "on_host_s", "segment_time", "setup_s"]
 
-# Share of the peak rate, by class: matrix products, NCHW and NHWC convolutions, attention (flash 0.5, efficient 0.35), the rest is
-# bound by bandwidth. Share of the peak bandwidth for reductions and for pointwise kernels.
+# Share of the peak rate, by class: matrix products, NCHW and NHWC convolutions, attention (flash 0.5, efficient 0.35), the
+# rest is bound by bandwidth. Share of the peak bandwidth for reductions and for pointwise kernels.
 _COMPUTE_SHARE = {OpClass.GEMM: 0.65, OpClass.CONV: 0.45, OpClass.CONV_NHWC: 0.60, OpClass.ATTENTION: 0.50}
 _ATTENTION_SHARE = {"flash": 0.50, "efficient": 0.35, "math": 0.25, "cpu": 0.30}
 _BANDWIDTH_SHARE = {OpClass.NORM: 0.6}

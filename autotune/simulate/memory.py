@@ -160,5 +160,5 @@ def _open_module(segment: Segment, index: int) -> str:
         elif closed:
             closed -= 1
         else:
-            return segment.modules[segment.ref[event]]
+            return segment.modules[int(segment.ref[event])]
     return segment.component or "the pipeline's own code"

@@ -1,8 +1,8 @@
 """Which components' weights are on the device during each segment, and what is moved to get there.
 
 Mirrors diffusers 0.42 `enable_model_cpu_offload` and `enable_sequential_cpu_offload` (pipelines/pipeline_utils.py),
-`apply_group_offloading` (hooks/group_offloading.py), the hooks of accelerate 1.15 (`CpuOffload.pre_forward`: the previous of the
-sequence leaves, then this one arrives), and what `levers/text_encoders.py` does with text encoders.
+`apply_group_offloading` (hooks/group_offloading.py), the hooks of accelerate 1.15 (`CpuOffload.pre_forward`: the previous of
+the sequence leaves, then this one arrives), and what `levers/text_encoders.py` does with text encoders.
 """
 
 from __future__ import annotations

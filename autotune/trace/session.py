@@ -20,7 +20,8 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map_only, t
 
 from autotune.errors import WorkloadError
 from autotune.records.estimate import PhaseName
-from autotune.records.trace import DenoiserFacts, EventKind, Segment, Trace
+from autotune.records.model import DenoiserFacts
+from autotune.records.trace import EventKind, Segment, Trace
 from autotune.trace.batch import mixing
 from autotune.trace.quiet import quiet
 from autotune.trace.record import Borders, Recorder, Tape

@@ -53,7 +53,9 @@ def _around(pair: tuple[str, Any, str, Any], values: Values, chance: random.Rand
     return Plan(**{name: chance.choice(list(choices)) for name, choices in values.items()} | {a: x, b: y})
 
 
-def sampled(values: Values, count: int, allowed: Allowed = lambda plan: conflict(plan) is None, *, seed: int = 1) -> list[Plan]:
+def sampled(
+    values: Values, count: int, allowed: Allowed = lambda plan: conflict(plan) is None, *, seed: int = 1
+) -> list[Plan]:
     """So many different plans by chance, all allowed."""
     chance = random.Random(seed)
     plans: dict[Any, Plan] = {}

@@ -9,7 +9,7 @@ import numpy as np
 from autotune.records.device import Device
 from autotune.records.estimate import PHASES, Estimate, Phase
 from autotune.records.front import Candidate, Front
-from autotune.records.model import Component, Model
+from autotune.records.model import Component, Model, role_named
 from autotune.records.plan import Plan
 from autotune.records.trace import DTYPES, Attention, EventKind, OpClass, Segment, Trace
 from autotune.records.workload import Workload
@@ -105,17 +105,21 @@ def trace(*segments: Segment, weights: dict[str, int], calls: int = 2, **changes
 
 
 def model(
-    *names: str, sequence: tuple[str, ...] | None = None, excluded: tuple[str, ...] = (), fp32_bytes: int = 0
+    *names: str,
+    sequence: tuple[str, ...] | None = None,
+    excluded: tuple[str, ...] = (),
+    fp32_bytes: int = 0,
+    ungroupable: tuple[str, ...] = (),
 ) -> Model:
     """A model of these components."""
-    roles = {"unet": "denoiser", "vae": "vae", "text_encoder": "text_encoder", "controlnet": "controlnet"}
     components = tuple(
         Component(
             name=name,
-            role=roles.get(name, "other"),
+            role=role_named(name) or "other",
             class_name="Network",
             parameters=1,
             bytes_by_dtype={"float32": fp32_bytes},
+            capabilities=() if name in ungroupable else ("group_offload",),
         )
         for name in names
     )

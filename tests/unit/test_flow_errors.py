@@ -56,7 +56,8 @@ def message(kind, pipe, **options):
             PlanError,
             {"keep": {"vae_tilling": False}},
             (
-                "no lever 'vae_tilling'; it is one of dtype, tf32, attention, vae_slicing, vae_tiling, offload; "
+                "no lever 'vae_tilling'; it is one of dtype, tf32, channels_last, attention, feed_forward_chunks, batch_split, "
+                "vae_slicing, vae_tiling, vae_framewise, compile, offload, text_encoders; "
                 "nearest: vae_tiling"
             ),
         ),
@@ -65,7 +66,7 @@ def message(kind, pipe, **options):
         (
             PlanError,
             {"allow": {"step_cache"}},
-            "allow={'step_cache'}: there is no approximation of that name; none is built in yet, leave allow out",
+            "no approximation 'step_cache'; it is one of sage; nearest: sage",
         ),
         (PlanError, {"effort": "measure"}, "effort='measure' is not known; what there is: effort='predict'"),
         (

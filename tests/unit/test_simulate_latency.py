@@ -89,3 +89,28 @@ def test_moving_weights_depends_on_the_link():
 def test_on_the_cpu_nothing_moves():
     assert moved_s(CPU, 1e9) == 0.0
     assert moved_s(CPU, 1e9, modules=2) == pytest.approx(100e-6)
+
+
+def test_pinned_memory_is_faster_than_pageable():
+    assert moved_s(CARD, 1e9, pinned=True) < moved_s(CARD, 1e9)
+
+
+def test_convolutions_in_the_order_of_tensor_cores_are_faster():
+    assert seconds(op(OpClass.CONV_NHWC, flops=BIG)) < seconds(op(OpClass.CONV, flops=BIG))
+
+
+def test_compiled_blocks_move_less_between_pointwise_kernels():
+    rows = segment(ops=(op(OpClass.POINTWISE, moved=1e12),))
+    plain, traced, blocks = (segment_time(rows, CARD, tf32=False, code=c) for c in ("none", "trace", "blocks"))
+    assert plain == traced
+    assert blocks.compute_s == pytest.approx(plain.compute_s / 2, rel=1e-3)
+
+
+def test_the_kernel_that_a_plan_names_is_the_one_that_counts():
+    row = attention(heads=8, query_length=8192, key_length=8192)
+    events = segment((EventKind.ATTENTION, 0, 0), (EventKind.ATTENTION_END, 0, 0), attentions=(row,))
+    flash, xformers, math = (
+        segment_time(events, CARD, tf32=False, attention=a).compute_s
+        for a in ("as_is", "xformers", "backend:_native_math")
+    )
+    assert flash < xformers < math

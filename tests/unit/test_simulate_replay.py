@@ -7,7 +7,7 @@ import pytest
 from autotune.records.estimate import PHASES
 from autotune.records.plan import Plan
 from autotune.records.trace import EventKind, OpClass
-from autotune.simulate.latency import moved_s, segment_time
+from autotune.simulate.latency import moved_s, on_host_s, segment_time, setup_s
 from autotune.simulate.replay import Replayer
 from autotune.simulate.workspace import context_bytes, cublas_bytes, margin_bytes, slack_bytes
 from autotune.units import GIB
@@ -139,3 +139,79 @@ def test_a_component_without_a_trace_counts_with_its_weights_and_a_wider_bar():
     assert estimate.margin_bytes == margin_bytes(CARD, estimate.process_bytes) + 1000 + 2 * GIB
     assert (estimate.latency_margin, traced.latency_margin) == (1.0, 0.35)
     assert traced.notes == ()
+
+
+BLOCKS = trace(
+    CALL.segments[0],
+    *CALL.segments[1:3],
+    segment(
+        *leaf("vae", 1500, (ALLOC, 2, 800), (FREE, 0, 100)),
+        component="vae", phase="decoding", modules=("vae", "vae.a", "vae.b"),
+    ),
+    weights=WEIGHTS, calls=10, blocks={"unet.a": 4500, "vae.a": 1800},
+)  # fmt: skip
+
+
+def test_group_offload_by_block_holds_the_block_and_what_is_in_none():
+    """Text encoders go by leaf, whatever the others do."""
+    assert peaks(replayed(Plan(offload="group:block"), call=BLOCKS)) == [800 + 100, 500 + 4500 + 600, 2000 + 900]
+    estimate = replayed(Plan(offload="group:block"), call=BLOCKS, device=CARD)
+    moved = moved_s(CARD, 2 * (4500 + 500), modules=1)  # in and out, the block's and the rest's
+    assert estimate.phase("denoising").transfer_s == pytest.approx(10 * moved)
+
+
+def test_group_offload_by_leaf_holds_one_leaf():
+    assert peaks(replayed(Plan(offload="group:leaf"), call=BLOCKS)) == [800 + 100, 4000 + 600, 1500 + 900]
+
+
+def two_leaves(turn):
+    events = ((ENTER, 0, 0), (ENTER, 1, 4000), (EXIT, 1, 4000), (ENTER, 2, 3000), (EXIT, 2, 3000), (EXIT, 0, 0))
+    return segment(*events, turn=turn, ops=(op(flops=1e12),))
+
+
+def test_a_stream_holds_the_next_leaf_too_and_hides_behind_computing():
+    call = trace(two_leaves(0), two_leaves(1), weights={"unet": 7000}, calls=10)
+    facts = model("unet")
+    alone, ahead = (replayed(Plan(offload=o), call=call, facts=facts) for o in ("group:leaf", "group:leaf+stream"))
+    assert (peaks(alone)[1], peaks(ahead)[1]) == (4000, 7000)
+    alone, ahead, low = (
+        replayed(Plan(offload=o), call=call, facts=facts, device=CARD)
+        for o in ("group:leaf", "group:leaf+stream", "group:leaf+stream+low_cpu_mem")
+    )
+    assert ahead.transfer_s == pytest.approx(10 * moved_s(CARD, 0, modules=2))  # the hooks; the copies are hidden
+    assert alone.transfer_s > ahead.transfer_s
+    assert (alone.host_ram_bytes, ahead.host_ram_bytes, low.host_ram_bytes) == (7000, 10_500, 7000)
+
+
+def test_text_encoders_that_leave_are_not_beside_the_denoiser():
+    estimate = replayed(Plan(text_encoders="leave"))
+    assert peaks(estimate) == [8000 + 100, 7000 + 600, 7000 + 900]
+    on_card = replayed(Plan(text_encoders="leave"), device=CARD)
+    assert on_card.transfer_s == pytest.approx(2 * moved_s(CARD, 1000))
+    assert on_card.host_ram_bytes == 1000
+
+
+def test_text_encoders_on_the_cpu_take_its_time_and_none_of_the_card():
+    assert peaks(replayed(Plan(text_encoders="cpu"))) == [7000, 7000 + 600, 7000 + 900]
+    work = segment(*leaf("text_encoder", 800), component="text_encoder", phase="encoding", ops=(op(flops=1e12),))
+    call = CALL.model_copy(update={"segments": (work, *CALL.segments[1:])})
+    here, there = (replayed(Plan(text_encoders=v), call=call, device=CARD) for v in ("resident", "cpu"))
+    assert there.phase("encoding").compute_s == pytest.approx(on_host_s(work)) == pytest.approx(5.0)
+    assert there.phase("encoding").compute_s > here.phase("encoding").compute_s
+
+
+@pytest.mark.parametrize("code", ["trace", "blocks"])
+def test_compiling_costs_the_first_call_and_saves_in_the_denoiser_only(code):
+    small = [op(OpClass.POINTWISE, moved=1e3)] * 500
+    call = trace(
+        segment(*leaf("text_encoder", 800), component="text_encoder", phase="encoding", ops=small),
+        segment(turn=0, ops=small), segment(turn=1, ops=small),
+        weights={"text_encoder": 1000, "unet": 5000}, calls=10,
+    )  # fmt: skip
+    facts = model("text_encoder", "unet")
+    plain, compiled = (replayed(Plan(compile=c), call=call, facts=facts, device=CARD) for c in ("none", code))
+    assert compiled.phase("denoising").compute_s < plain.phase("denoising").compute_s
+    assert compiled.phase("encoding").compute_s == plain.phase("encoding").compute_s
+    assert (plain.setup_s, compiled.setup_s) == (0.0, setup_s(code))
+    assert compiled.per_call_s(1) - compiled.latency_s == pytest.approx(setup_s(code))
+    assert compiled.per_call_s(10**9) == pytest.approx(compiled.latency_s)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from autotune.simulate.residency import Move, model_offload, never_waits, resident, sequential_offload
+import pytest
+
+from autotune.records.plan import Plan
+from autotune.simulate.residency import Move, model_offload, never_waits, residency, sequential_offload
 from tests.unit.handmade import model
 
 CALLS = ["", "text_encoder", "", "unet", "unet", "vae", ""]
@@ -14,7 +17,7 @@ def present(stays):
 
 
 def test_resident_keeps_everything_and_moves_nothing():
-    stays = resident(model("text_encoder", "unet", "vae"), CALLS)
+    stays = residency(model("text_encoder", "unet", "vae"), Plan(), CALLS)
     assert present(stays) == ["text_encoder+unet+vae"] * 7
     assert not any(stay.moves for stay in stays)
 
@@ -55,3 +58,28 @@ def test_an_excluded_one_that_is_in_the_order_is_swapped_all_the_same():
     assert present(model_offload(facts, ["text_encoder", "unet"])) == ["text_encoder", "unet"]
     assert never_waits(facts, "model") == frozenset()
     assert present(sequential_offload(facts, ["text_encoder"])) == ["unet"]
+
+
+def test_text_encoders_leave_when_the_denoiser_is_called():
+    facts = model("text_encoder", "text_encoder_2", "unet", "vae")
+    callers = ["", "text_encoder", "text_encoder_2", "", "unet", "unet", "vae"]
+    stays = residency(facts, Plan(text_encoders="leave"), callers)
+    both = "text_encoder+text_encoder_2+unet+vae"
+    assert present(stays) == ["unet+vae", "text_encoder+unet+vae", both, both, "unet+vae", "unet+vae", "unet+vae"]
+    assert stays[1].moves == (Move("in", "text_encoder"),)
+    assert stays[4].moves == (Move("out", "text_encoder"), Move("out", "text_encoder_2"))
+    assert stays[5].moves == ()
+
+
+@pytest.mark.parametrize("offload", ["none", "group:leaf"])
+def test_text_encoders_on_the_cpu_never_come(offload):
+    facts = model("text_encoder", "unet", "vae", ungroupable=("vae",))
+    stays = residency(facts, Plan(text_encoders="cpu", offload=offload), CALLS)
+    assert set(present(stays)) == {"unet+vae" if offload == "none" else "vae"}
+
+
+def test_in_groups_only_what_diffusers_cannot_group_stays_whole():
+    facts = model("text_encoder", "unet", "vae", ungroupable=("vae",))
+    for offload in ("group:block", "group:leaf+stream"):
+        assert set(present(residency(facts, Plan(offload=offload), CALLS))) == {"vae"}
+        assert never_waits(facts, offload) == {"vae"}
