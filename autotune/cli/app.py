@@ -69,10 +69,11 @@ def plan(
     profiles: options.Profiles = None,
     no_profiles: options.NoProfiles = False,
     no_undo: options.NoUndo = False,
+    as_code: options.AsCode = False,
     as_json: options.AsJson = False,
 ) -> None:
     """The fastest plan under a cap, its reasons, and the front it was chosen from."""
-    from autotune.cli.payload import explanation_json, print_json
+    from autotune.cli.payload import code_for, explanation_json, print_json
     from autotune.cli.progress import watched
     from autotune.cli.show import page, show_explanation, show_front
     from autotune.flow.ask import Question, answer
@@ -91,7 +92,11 @@ def plan(
                 print_json({"error": str(error), "smallest_bytes": error.smallest_bytes, "phase": error.phase})
             raise
     if as_json:
-        print_json({**explanation_json(explained), "searched": front.searched, "front": front.rows()})
+        code = code_for(explained, card=gpu)
+        print_json({**explanation_json(explained), "code": code, "searched": front.searched, "front": front.rows()})
+        return
+    if as_code:
+        typer.echo(code_for(explained, card=gpu))
         return
     console = page()
     show_explanation(console, explained)

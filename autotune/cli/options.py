@@ -10,13 +10,21 @@ import typer
 if TYPE_CHECKING:
     from autotune.records.workload import Workload
 
-__all__ = ["AsJson", "Batch", "Calls", "Device", "Forbid", "Frames", "Gpu", "Height", "Keep", "MaxRam", "MaxVram",
+__all__ = ["AsCode", "AsJson", "Batch", "Calls", "Device", "Forbid", "Frames", "Gpu", "Height", "Keep", "MaxRam", "MaxVram",
            "Model", "NoProfiles", "NoUndo", "Objective", "Profiles", "Quality", "Steps", "Width", "kept", "profiles_from",
            "size_from", "workload_from"]  # fmt: skip
 
 _ASKED, _CALL, _SEARCH = "What for", "The call to plan for", "The search"
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")]
+
+AsCode = Annotated[
+    bool,
+    typer.Option(
+        "--code",
+        help="The plan as plain diffusers code on standard output, and nothing else there. JSON has it in any case.",
+    ),
+]
 
 Model = Annotated[
     str,

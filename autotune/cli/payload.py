@@ -13,12 +13,17 @@ if TYPE_CHECKING:
     from autotune.records.plan import Plan
     from autotune.report.explanation import Explanation
 
-__all__ = ["candidate_json", "explanation_json", "front_json", "print_json"]
+__all__ = ["candidate_json", "code_for", "explanation_json", "front_json", "print_json"]
 
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def code_for(explained: Explanation, *, card: str | None) -> str:
+    """The chosen plan as plain code: for "cuda" where a card was named, which need not be one of this machine's."""
+    return explained.chosen.plan.code(device=explained.device.torch_device if card is None else "cuda")
 
 
 def explanation_json(explained: Explanation) -> dict[str, Any]:

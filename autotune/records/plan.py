@@ -97,6 +97,23 @@ class Plan(Record):
         """Whether both plans pull the same levers, whatever their names and reasons."""
         return self.values == other.values
 
+    def code(self, *, device: str = "cuda") -> str:
+        """The plan as a script of plain diffusers, accelerate and torch for a pipeline named `pipe`, as it was loaded.
+
+        Raises:
+            PlanError: the plan has two values that do not go together.
+
+        >>> print(Plan(attention="sliced:max", offload="model").code())
+        # Attention in slices
+        pipe.enable_attention_slicing("max")
+        <BLANKLINE>
+        # Each network comes to the device when it is called, and leaves for the next
+        pipe.enable_model_cpu_offload(device="cuda")
+        """
+        from autotune.records.code import code_of
+
+        return code_of(self, device=device)
+
 
 LEVERS: tuple[str, ...] = tuple(name for name in Plan.model_fields if name not in {"reasons", "id"})
 DECODE_LEVERS: tuple[str, ...] = ("vae_slicing", "vae_tiling", "vae_framewise")

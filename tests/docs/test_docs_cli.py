@@ -16,7 +16,7 @@ FIXED = {"--calls", "--keep", "--forbid", "--profiles", "--no-profiles", "--no-u
 PLACE = {"--gpu", "--device"}
 COMMANDS = {
     "probe": {"--json"},
-    "plan": {"--json", "--max-vram", "--max-ram", "--quality", "--objective", *PLACE, *CALL, *FIXED},
+    "plan": {"--json", "--code", "--max-vram", "--max-ram", "--quality", "--objective", *PLACE, *CALL, *FIXED},
     "explore": {"--json", *PLACE, *CALL, *FIXED},
     "explain": {"--json", "--max-vram", *PLACE, *CALL},
     "profiles list": {"--json", "--profiles"},

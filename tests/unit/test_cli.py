@@ -122,6 +122,25 @@ def test_a_plan_for_a_person_has_the_five_lines_and_the_tables(small):
     assert len([line for line in lines if line.startswith(">")]) == 1
 
 
+def test_a_plan_as_code_is_a_script_and_nothing_else(small):
+    asked = ["--keep", "offload=model", "--keep", "vae_tiling=32"]
+    result = small("plan", *asked, "--code")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    compile(result.stdout, "plan", "exec")
+    assert result.stdout.endswith('pipe.enable_model_cpu_offload(device="cuda")\n')
+    assert "part.tile_sample_min_size = 32" in result.stdout
+    assert "autotune" not in result.stdout
+    for words in (["--json"], ["--json", "--code"]):
+        assert answer_of(small("plan", *asked, *words))["code"] + "\n" == result.stdout
+
+
+def test_the_code_names_the_device_that_was_planned_for(run, model_folder):
+    words = ["plan", model_folder, "--keep", "offload=none", "--no-profiles"]
+    assert 'pipe.to("cpu")' in run(*words, "--device", "cpu", "--code").stdout
+    assert 'pipe.to("cuda")' in run(*words, "--gpu", "Tesla T4", "--code").stdout
+
+
 def test_the_marked_row_is_the_chosen_plan(small):
     chosen = answer_of(small("plan", "--objective", "memory", "--json"))["plan"]["id"]
     marked = [line for line in small("plan", "--objective", "memory").stdout.splitlines() if line.startswith(">")]
@@ -207,8 +226,9 @@ def test_nothing_fits(run):
     assert run("plan", "sd15", *HERE, "--max-vram", str(said["smallest_bytes"] - 1)).exit_code == 3
 
 
-def test_nothing_fits_for_a_person_prints_no_json(small):
-    result = small("plan", "--max-vram", "10MB")
+@pytest.mark.parametrize("words", [[], ["--code"]])
+def test_nothing_fits_for_a_person_prints_no_json(small, words):
+    result = small("plan", "--max-vram", "10MB", *words)
     assert "smallest plan for small-sd" in refusal(result, exit_code=3)
     assert result.stdout == ""
 
