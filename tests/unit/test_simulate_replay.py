@@ -169,7 +169,7 @@ def two_leaves(turn):
     return segment(*events, turn=turn, ops=(op(flops=1e12),))
 
 
-def test_a_stream_holds_the_next_leaf_too_and_hides_behind_computing():
+def test_a_stream_holds_the_next_leaf_too_and_copies_nothing_back():
     call = trace(two_leaves(0), two_leaves(1), weights={"unet": 7000}, calls=10)
     facts = model("unet")
     alone, ahead = (replayed(Plan(offload=o), call=call, facts=facts) for o in ("group:leaf", "group:leaf+stream"))
@@ -178,9 +178,23 @@ def test_a_stream_holds_the_next_leaf_too_and_hides_behind_computing():
         replayed(Plan(offload=o), call=call, facts=facts, device=CARD)
         for o in ("group:leaf", "group:leaf+stream", "group:leaf+stream+low_cpu_mem")
     )
-    assert ahead.transfer_s == pytest.approx(10 * moved_s(CARD, 0, modules=2))  # the hooks; the copies are hidden
-    assert alone.transfer_s > ahead.transfer_s
+    assert ahead.transfer_s == pytest.approx(10 * moved_s(CARD, 7000, pinned=True, modules=2))
+    assert alone.transfer_s == pytest.approx(10 * moved_s(CARD, 2 * 7000, modules=2))
+    assert ahead.transfer_s < low.transfer_s < alone.transfer_s
     assert (alone.host_ram_bytes, ahead.host_ram_bytes, low.host_ram_bytes) == (7000, 10_500, 7000)
+
+
+def test_a_stream_of_blocks_hides_behind_computing():
+    call = trace(two_leaves(0), two_leaves(1), weights={"unet": 7 * 10**9}, calls=10, blocks={"unet.a": 4 * 10**9})
+    alone, ahead = (
+        replayed(Plan(offload=o), call=call, facts=model("unet"), device=CARD).transfer_s
+        for o in ("group:block", "group:block+stream")
+    )
+    copied_s, rest_s = moved_s(CARD, 4e9, pinned=True), moved_s(CARD, 3e9, pinned=True, modules=1)
+    hidden_s = 0.8 * min(copied_s, segment_time(two_leaves(0), CARD, tf32=False).compute_s)
+    assert 0 < hidden_s < copied_s
+    assert ahead == pytest.approx(10 * (copied_s - hidden_s + rest_s))
+    assert ahead < alone
 
 
 def test_text_encoders_that_leave_are_not_beside_the_denoiser():
