@@ -1,4 +1,4 @@
-"""Every pair of lever values that may meet, and some 500 plans by chance: applied, run, and taken back to the bit.
+"""Every pair of lever values that may meet, and 500 plans by chance for each family: applied, run, and taken back to the bit.
 
 The stand-in is a card by its facts and the CPU by its name, so that TF32 may be switched too. Blocks are compiled by dynamo and
 run as it captured them; what inductor makes of them is tried once a family.
@@ -18,7 +18,7 @@ from autotune.levers import engine
 from autotune.levers.base import Subject
 from autotune.records.plan import Plan
 from autotune.records.rules import conflict
-from tests.contract.families import CARD, FAMILIES, build, call_of, job, run, values_of
+from tests.contract.families import CARD, FAMILIES, build, job, run, values_of
 from tests.contract.pairs import allowed_pairs, covering, sampled
 from tests.contract.test_contract_levers import EXACT_TOLERANCE, Snapshot
 
@@ -26,8 +26,8 @@ pytestmark = pytest.mark.slow
 
 STAND_IN = CARD.model_copy(update={"torch_device": "cpu"})
 BATCH = 2
-SAMPLED = 84  # for each of six families
-PARTS = 4  # of a family's plans, so that two processes share them
+SAMPLED = 500  # for each family
+PARTS = 6  # of a family's plans, so that two processes share them
 
 
 def values_for(family):
@@ -91,7 +91,3 @@ def test_blocks_that_inductor_compiled_compute_the_same(family):
     torch.testing.assert_close(run(family, pipe), image, rtol=0, atol=0)
     torch.compiler.reset()
 
-
-def test_there_are_enough_plans():
-    assert sum(SAMPLED for _ in FAMILIES) >= 500
-    assert call_of("sd")["num_inference_steps"] == 2

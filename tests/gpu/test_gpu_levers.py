@@ -47,11 +47,10 @@ def weights(pipe: Any) -> dict[str, torch.Tensor]:
 
 
 def applied(pipe: Any, plan: Plan, family: str) -> bool:
-    """Whether this pipeline, card and environment take the plan; what they do not is refused in words."""
+    """Whether this pipeline, card and environment take the plan."""
     try:
         autotune.apply(pipe, plan, device="cuda", workload=tiny.CALLS[family])
-    except PlanError as refused:
-        assert "cannot be applied" in str(refused)
+    except PlanError:
         return False
     return True
 
