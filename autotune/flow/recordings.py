@@ -45,6 +45,7 @@ class Recordings:
         self._job, self._call, self._untouched = job, call, untouched
         self._session = Session(job.pipe, denoisers=job.model.denoisers)
         self._whole: dict[str, Trace] = {}
+        self._touched: dict[tuple[str, str], bool] = {}
         self._twin = Subject(self._session.twin, job.device, workload)
 
     def facts(self, *, prove: bool = False) -> dict[str, DenoiserFacts]:
@@ -101,8 +102,7 @@ class Recordings:
         values = dict(zip(EXECUTION_LEVERS, key, strict=True))
         changed = {name: value for name, value in values.items() if _NEUTRAL.get(name, value) != value}
         for component in {segment.component for segment in whole.segments} - {""}:
-            part = self._session.part(component)
-            mine = {name: v for name, v in changed.items() if EXECUTED[name].touches(component, part)}
+            mine = {name: value for name, value in changed.items() if self._touches(name, component)}
             if not mine or self._untouched:
                 continue
             variant = (component, tuple(mine.items()))
@@ -111,6 +111,11 @@ class Recordings:
                     variants[variant] = self._session.again(whole, component)
             whole = whole.replaced(component, variants[variant])
         return whole
+
+    def _touches(self, lever: str, component: str) -> bool:
+        if (lever, component) not in self._touched:
+            self._touched[lever, component] = EXECUTED[lever].touches(component, self._session.part(component))
+        return self._touched[lever, component]
 
     def _splittable(self) -> dict[str, DenoiserFacts]:
         return self._session.facts(prove=False)
