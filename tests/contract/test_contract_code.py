@@ -91,10 +91,19 @@ def state_of(pipe: Any) -> dict[str, Any]:
         for path, module in part.named_modules():
             state[f"{name}.{path} hooks"] = hooks_of(module)
             state[f"{name}.{path} compiled"] = module._compiled_call_impl is not None
+            state[f"{name}.{path} wrapped"] = wrapped(module)
             processor = getattr(module, "processor", None)
             state[f"{name}.{path} processor"] = type(processor).__name__, dict(vars(processor)) if processor else {}
         state[f"{name} switches"] = {k: v for k, v in vars(part).items() if k.startswith(("use_", "tile_"))}
     return state
+
+
+def wrapped(module: torch.nn.Module) -> int:
+    """How many functions stand around the class's own forward."""
+    function, count = module.forward, 0
+    while hasattr(function, "__wrapped__"):
+        function, count = function.__wrapped__, count + 1
+    return count
 
 
 def hooks_of(module: torch.nn.Module) -> Any:
@@ -177,6 +186,26 @@ def test_text_encoders_stay_behind_on_a_card():
     exec(Plan(text_encoders="cpu").code(), {"pipe": pipe})
     sent = {name: part.sent for name, part in pipe.components.items() if name != "scheduler"}
     assert sent == {"text_encoder_2": ["cpu"], "transformer": ["cuda"], "vae": ["cuda"]}
+
+
+def test_text_encoders_leave_once_when_the_denoiser_is_called(monkeypatch):
+    parts = {name: torch.nn.Linear(1, 1) for name in ("text_encoder", "text_encoder_2", "unet")}
+    left = []
+
+    class Hook:
+        def __init__(self, part) -> None:
+            self.model = part
+
+        def offload(self):
+            left.append(self.model)
+            self.model.to_empty(device="cpu")
+
+    monkeypatch.setattr("accelerate.cpu_offload_with_hook", lambda part, device: (part, Hook(part)))
+    exec(Plan(text_encoders="leave").code(device="cpu"), {"pipe": SimpleNamespace(components=parts)})
+    parts["text_encoder"].to("meta")
+    for _ in range(2):
+        parts["unet"](torch.ones(1))
+    assert left == [parts["text_encoder"]]
 
 
 @pytest.mark.parametrize("apart", ["resident", "leave", "cpu"])
