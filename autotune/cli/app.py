@@ -66,6 +66,7 @@ def plan(
     objective: options.Objective = "latency",
     keep: options.Keep = None,
     forbid: options.Forbid = None,
+    allow: options.Allow = None,
     profiles: options.Profiles = None,
     no_profiles: options.NoProfiles = False,
     no_undo: options.NoUndo = False,
@@ -82,7 +83,7 @@ def plan(
         question = Question(
             model, gpu=gpu, device=device, max_vram=options.size_from(max_vram), max_ram=options.size_from(max_ram),
             workload=options.workload_from(height=height, width=width, batch=batch, frames=frames, steps=steps), calls=calls,
-            quality=quality, objective=objective, keep=options.kept(keep), forbid=tuple(forbid or ()),
+            quality=quality, objective=objective, keep=options.kept(keep), forbid=tuple(forbid or ()), allow=tuple(allow or ()),
             profiles=options.profiles_from(profiles, none_at_all=no_profiles), undo=not no_undo, progress=report,
         )  # fmt: skip
         try:
@@ -117,6 +118,7 @@ def explore(
     calls: options.Calls = 1,
     keep: options.Keep = None,
     forbid: options.Forbid = None,
+    allow: options.Allow = None,
     profiles: options.Profiles = None,
     no_profiles: options.NoProfiles = False,
     no_undo: options.NoUndo = False,
@@ -138,6 +140,7 @@ def explore(
                 calls=calls,
                 keep=options.kept(keep),
                 forbid=tuple(forbid or ()),
+                allow=tuple(allow or ()),
                 profiles=options.profiles_from(profiles, none_at_all=no_profiles),
                 undo=not no_undo,
                 progress=report,

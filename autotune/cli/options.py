@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from autotune.records.workload import Workload
 
-__all__ = ["AsCode", "AsJson", "Batch", "Calls", "Device", "Forbid", "Frames", "Gpu", "Height", "Keep", "MaxRam", "MaxVram",
+__all__ = ["Allow", "AsCode", "AsJson", "Batch", "Calls", "Device", "Forbid", "Frames", "Gpu", "Height", "Keep", "MaxRam", "MaxVram",
            "Model", "NoProfiles", "NoUndo", "Objective", "Profiles", "Quality", "Steps", "Width", "kept", "profiles_from",
            "size_from", "workload_from"]  # fmt: skip
 
@@ -80,6 +80,12 @@ Keep = Annotated[
 Forbid = Annotated[
     list[str] | None,
     typer.Option("--forbid", metavar="LEVER", help="Leave a lever alone. Repeatable.", rich_help_panel=_SEARCH),
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow", metavar="NAME", help="Look at an approximation too: sage. Repeatable.", rich_help_panel=_SEARCH
+    ),
 ]
 Profiles = Annotated[
     Path | None,

@@ -24,7 +24,7 @@ from autotune.probe.pipeline import present_device, require_pipeline
 from autotune.records.device import Device
 from autotune.records.front import Candidate, Front, Objective
 from autotune.records.host import Host
-from autotune.records.plan import LANES, LEVERS, Plan, Quality
+from autotune.records.plan import KNOWN_VALUES, LANES, LEVERS, Plan, Quality
 from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
 
@@ -219,6 +219,9 @@ def _check_values(keep: Mapping[str, Any]) -> None:
             Plan(**{name: value})
         except ValidationError as error:
             wanted = "; ".join(problem["msg"] for problem in error.errors(include_url=False))
+            if name in KNOWN_VALUES:
+                known = list(KNOWN_VALUES[name])
+                wanted = f"there are {', '.join(known)}; nearest: {nearest(str(value), known, 1)}"
             raise PlanError(f"keep={{{name!r}: {value!r}}} is no value of this lever: {wanted}") from error
 
 

@@ -11,6 +11,7 @@ from autotune.records.base import Record
 __all__ = [
     "DECODE_LEVERS",
     "EXECUTION_LEVERS",
+    "KNOWN_VALUES",
     "LANES",
     "LEVERS",
     "GroupOffload",
@@ -22,6 +23,15 @@ __all__ = [
 
 Quality = Literal["exact", "near", "int8", "int4"]
 LANES: tuple[Quality, ...] = ("exact", "near", "int8", "int4")
+
+KNOWN_VALUES: dict[str, tuple[str, ...]] = {
+    "attention": ("as_is", "sdpa", "xformers", "sliced:auto", "sliced:max", "sliced:4", "vanilla", "backend:flash"),
+    "offload": (
+        *("none", "model", "sequential", "group:block", "group:leaf", "group:block+stream", "group:leaf+stream"),
+        *("group:leaf+stream+record_stream", "group:leaf+stream+low_cpu_mem"),
+    ),
+}
+"""Values of the levers that are written out, for messages: numbers and names of backends may be others."""
 
 _ATTENTION = r"^(as_is|sdpa|vanilla|xformers|sliced:(auto|max|[1-9][0-9]{0,3})|backend:[a-z0-9_]{1,40})$"
 _OFFLOAD = r"^(none|model|sequential|group:(block|leaf)(\+stream(\+record_stream)?(\+low_cpu_mem)?)?)$"

@@ -45,4 +45,5 @@ class Space(Record):
         for name in fixed:
             if name not in self.values:
                 raise PlanError(f"no lever {name!r}; nearest: {nearest(name, list(LEVERS))}")
-        return self.model_copy(update={"values": self.values | {name: (value,) for name, value in fixed.items()}})
+        values = self.values | {name: (value,) for name, value in fixed.items()}
+        return Space(values=values, reasons={name: why for name, why in self.reasons.items() if name not in fixed})

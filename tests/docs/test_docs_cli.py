@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from autotune.cli.app import app
 
 CALL = {"--height", "--width", "--batch", "--frames", "--steps"}
-FIXED = {"--calls", "--keep", "--forbid", "--profiles", "--no-profiles", "--no-undo"}
+FIXED = {"--allow", "--calls", "--keep", "--forbid", "--profiles", "--no-profiles", "--no-undo"}
 PLACE = {"--gpu", "--device"}
 COMMANDS = {
     "probe": {"--json"},
