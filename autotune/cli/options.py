@@ -10,9 +10,9 @@ import typer
 if TYPE_CHECKING:
     from autotune.records.workload import Workload
 
-__all__ = ["Allow", "AsCode", "AsJson", "Batch", "Calls", "Device", "Forbid", "Frames", "Gpu", "Height", "Keep", "MaxRam", "MaxVram",
-           "Model", "NoProfiles", "NoUndo", "Objective", "Profiles", "Quality", "Steps", "Width", "kept", "profiles_from",
-           "size_from", "workload_from"]  # fmt: skip
+__all__ = ["Allow", "AsCode", "AsJson", "Batch", "Calls", "Device", "Forbid", "Frames", "Gpu", "Height", "Keep",
+           "MaxRam", "MaxVram", "Model", "NoProfiles", "NoUndo", "Objective", "Profiles", "Quality", "Steps",
+           "Width", "kept", "profiles_from", "size_from", "workload_from"]  # fmt: skip
 
 _ASKED, _CALL, _SEARCH = "What for", "The call to plan for", "The search"
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from autotune.records.device import Device
 from autotune.records.estimate import PHASES, Estimate, Phase, PhaseName
 from autotune.records.model import Model
@@ -18,10 +16,11 @@ from autotune.records.plan import Plan, group_offload
 from autotune.records.trace import Segment, Trace
 from autotune.simulate.latency import LATENCY_MARGIN, moved_s, on_host_s, segment_time, setup_s
 from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
-from autotune.simulate.residency import Stay, apart, never_waits, residency
+from autotune.simulate.ram import undo_bytes, waiting_bytes
+from autotune.simulate.residency import Stay, residency
 from autotune.simulate.streams import Brought, brought
+from autotune.simulate.untraced import completed, unknown_bytes
 from autotune.simulate.workspace import context_bytes, cublas_bytes, margin_bytes, slack_bytes
-from autotune.units import GIB
 
 __all__ = ["ACCOUNTED", "Replayer"]
 
@@ -40,16 +39,6 @@ ACCOUNTED: dict[str, str] = {
     "text_encoders": "whose weights are on the device while encoding, their moves; on the CPU, seconds of an ordinary one",
 }
 """How a replay accounts for each lever."""
-
-# A component that could not be traced counts with its weights; what it allocates on top is unknown. Working memory of
-# published models lies between 1 and 8 GiB and grows with the model.
-_UNTRACED_BYTES = 2 * GIB
-_UNTRACED_SHARE = 0.5
-
-# Streams want pinned copies, and torch's pinned allocator rounds each tensor up to a power of two (at most twice its size).
-_PINNED_SHARE = 1.5
-
-_ROLE_PHASES: dict[str, PhaseName] = {"text_encoder": "encoding", "image_encoder": "encoding", "denoiser": "denoising"}
 
 
 class _Moment(NamedTuple):
@@ -87,7 +76,7 @@ class Replayer:
     def __init__(
         self, traces: Mapping[tuple[object, ...], Trace], *, model: Model, device: Device, steps: int, undo: bool
     ) -> None:
-        self._traces = {key: _completed(trace, model) for key, trace in traces.items()}
+        self._traces = {key: completed(trace, model) for key, trace in traces.items()}
         self._model, self._device, self._steps, self._undo = model, device, steps, undo
         self._roles = {part.name: part.role for part in model.components}
         self._memory: dict[tuple[int, str], SegmentMemory] = {}
@@ -106,15 +95,15 @@ class Replayer:
         context = context_bytes(self._device)
         slack = slack_bytes(self._device, top.activations_bytes + top.workspace_bytes)
         reserved = top.peak_bytes - context
-        undo = self._undo_bytes(plan)
-        unknown = sum(round(_UNTRACED_SHARE * trace.weights.get(name, 0)) + _UNTRACED_BYTES for name in _guessed(trace))
+        undo = undo_bytes(self._model, plan) if self._undo else 0
+        waiting = top.peak_bytes if self._device.kind == "cpu" else waiting_bytes(self._model, plan, trace)
         return Estimate(
             phases=phases,
             allocated_bytes=reserved - slack,
             reserved_bytes=reserved,
             process_bytes=top.peak_bytes,
-            margin_bytes=margin_bytes(self._device, top.peak_bytes) + unknown,
-            host_ram_bytes=self._waiting_bytes(plan, trace, top) + undo,
+            margin_bytes=margin_bytes(self._device, top.peak_bytes) + unknown_bytes(trace),
+            host_ram_bytes=waiting + undo,
             setup_s=setup_s(plan.compile),
             undo_bytes=undo,
             steps=self._steps,
@@ -126,46 +115,35 @@ class Replayer:
 
     def _costs(self, trace: Trace, plan: Plan) -> list[_Cost]:
         stays = residency(self._model, plan, [segment.component for segment in trace.segments])
-        away = apart(self._model, plan)
-        buffers = sum(
-            size for name, size in trace.resident_buffers.items() if name not in self._model.excluded_from_offload
-        )
-        costs, live = [], 0
+        costs, live_bytes = [], 0
         for segment, stay in zip(trace.segments, stays, strict=True):
-            weights = trace.weights | segment.weights
-            memory = self._memory_of(segment, trace, plan)
-            held = sum(weights[name] for name in stay.components) + (buffers if plan.offload == "sequential" else 0)
-            if plan.text_encoders == "cpu" and segment.component in away:
-                elsewhere = Peak(0, 0, 0, segment.component)
-                costs.append(_Cost(segment, _Moment(held, elsewhere, live), on_host_s(segment), 0.0))
-            else:
-                compute_s = self._compute_s(segment, plan)
-                came = self._brought(segment, memory, stay, plan, weights, compute_s, trace, away)
-                moment = _Moment(held + came.base_bytes, came.peak, live)
-                costs.append(_Cost(segment, moment, compute_s, self._transfer_s(stay, weights) + came.exposed_s))
-            live += memory.net_bytes
+            costs.append(self._cost(segment, stay, plan, trace, live_bytes))
+            live_bytes += self._memory_of(segment, trace, plan).net_bytes
         return costs
 
-    def _brought(
-        self,
-        segment: Segment,
-        memory: SegmentMemory,
-        stay: Stay,
-        plan: Plan,
-        weights: Mapping[str, int],
-        compute_s: float,
-        trace: Trace,
-        away: frozenset[str],
-    ) -> Brought:
-        """Weights that come in parts during the segment; none where the component is on the device already."""
-        name = segment.component
-        if not name or name in stay.components or name in away or plan.offload in {"none", "model"}:
-            return Brought(0, memory.peak, 0.0)
-        in_blocks = sum(size for path, size in trace.blocks.items() if path.startswith(f"{name}."))
-        return brought(
-            memory, plan.offload, role=self._roles[name], rest_bytes=weights[name] - in_blocks, device=self._device,
-            compute_s=compute_s,
-        )  # fmt: skip
+    def _cost(self, segment: Segment, stay: Stay, plan: Plan, trace: Trace, live_bytes: int) -> _Cost:
+        """One segment, on top of what is alive when it starts."""
+        name, memory, weights = (
+            segment.component,
+            self._memory_of(segment, trace, plan),
+            trace.weights | segment.weights,
+        )
+        held = sum(weights[there] for there in stay.components)
+        if plan.offload == "sequential":
+            excluded = self._model.excluded_from_offload
+            held += sum(size for other, size in trace.resident_buffers.items() if other not in excluded)
+        if plan.text_encoders == "cpu" and self._roles.get(name) == "text_encoder":
+            return _Cost(segment, _Moment(held, Peak(0, 0, 0, name), live_bytes), on_host_s(segment), 0.0)
+        compute_s = self._compute_s(segment, plan)
+        came = Brought(0, memory.peak, 0.0)
+        if name and name not in stay.components and (plan.offload == "sequential" or group_offload(plan.offload)):
+            in_blocks = sum(size for path, size in trace.blocks.items() if path.startswith(f"{name}."))
+            came = brought(
+                memory, plan.offload, role=self._roles[name], rest_bytes=weights[name] - in_blocks,
+                device=self._device, compute_s=compute_s,
+            )  # fmt: skip
+        moment = _Moment(held + came.base_bytes, came.peak, live_bytes)
+        return _Cost(segment, moment, compute_s, self._transfer_s(stay, weights) + came.exposed_s)
 
     def _transfer_s(self, stay: Stay, weights: Mapping[str, int]) -> float:
         return sum(moved_s(self._device, weights[move.component]) for move in stay.moves)
@@ -197,22 +175,6 @@ class Replayer:
     def _reserved_bytes(self, moment: _Moment) -> int:
         """A moment with what the allocator holds beyond it."""
         return moment.total_bytes + slack_bytes(self._device, moment.total_bytes - moment.weights_bytes)
-
-    def _waiting_bytes(self, plan: Plan, trace: Trace, top: Phase) -> int:
-        """RAM for weights that wait; on the CPU everything is in RAM."""
-        if self._device.kind == "cpu":
-            return top.peak_bytes
-        aboard = never_waits(self._model, plan.offload) - apart(self._model, plan)
-        group = group_offload(plan.offload)
-        pinned = _PINNED_SHARE if group and group.use_stream and not group.low_cpu_mem_usage else 1.0
-        waiting = {name: size for name, size in trace.weights.items() if name not in aboard}
-        return round(sum(size * (pinned if self._roles.get(name) != "vae" else 1.0) for name, size in waiting.items()))
-
-    def _undo_bytes(self, plan: Plan) -> int:
-        """Originals of lowered weights."""
-        if plan.dtype == "as_is" or not self._undo:
-            return 0
-        return sum(part.bytes_by_dtype.get("float32", 0) for part in self._model.components)
 
     def _memory_of(self, segment: Segment, trace: Trace, plan: Plan) -> SegmentMemory:
         key = (id(segment), plan.attention)
@@ -249,37 +211,3 @@ def _steady_s(costs: list[_Cost], calls: int, steps: int) -> float:
     denoising = [(c.segment.turn, c.compute_s + c.transfer_s) for c in costs if c.segment.phase == "denoising"]
     more = _repeated(denoising, calls + 1) - _repeated(denoising, calls)
     return more * calls / steps
-
-
-def _guessed(trace: Trace) -> list[str]:
-    return [name for name in trace.untraced if name in trace.weights]
-
-
-def _completed(trace: Trace, model: Model) -> Trace:
-    """The trace with an empty segment for each component that was not reached, so that its weights have their turn."""
-    called = {segment.component for segment in trace.segments}
-    missing = [part for part in model.components if part.name in trace.untraced and part.name not in called]
-    if not missing:
-        return trace
-    extra = [_empty(part.name, _ROLE_PHASES.get(part.role, "decoding")) for part in missing]
-    order = {name: place for place, name in enumerate(PHASES)}
-    segments = sorted((*trace.segments, *extra), key=lambda segment: order[segment.phase])
-    return trace.model_copy(update={"segments": tuple(segments)})
-
-
-def _empty(component: str, phase: PhaseName) -> Segment:
-    return Segment(
-        component=component,
-        method="forward",
-        phase=phase,
-        turn=0 if phase == "denoising" else -1,
-        kind=np.zeros(0, np.int8),
-        ref=np.zeros(0, np.int32),
-        size=np.zeros(0, np.int64),
-        op_class=np.zeros(0, np.int8),
-        op_dtype=np.zeros(0, np.int8),
-        op_flops=np.zeros(0),
-        op_bytes=np.zeros(0),
-        op_kernels=np.zeros(0, np.int32),
-        op_conv_bytes=np.zeros(0, np.int64),
-    )

@@ -17,9 +17,9 @@ from autotune.simulate.memory import Granularity, Peak, SegmentMemory
 
 __all__ = ["Brought", "brought"]
 
-# Share of the copying that goes on beside computing. By leaf the stream is waited for at every layer, and nothing is hidden: the
-# diffusers benchmarks of 2025 (L40S, PCIe 4) have 1.86 s for a FLUX forward of 0.49 s and 24 GB, and 2.56 s for one of LTX-Video
-# 13B of 1.43 s and 26 GB. By block one whole block is ahead; nothing is published, and most of it is taken as hidden.
+# Share of the copying that goes on beside computing. By leaf the stream is waited for at every layer, and nothing is hidden:
+# the diffusers benchmarks of 2025 (L40S, PCIe 4) have 1.86 s for a FLUX forward of 0.49 s and 24 GB, and 2.56 s for one of
+# LTX-Video 13B of 1.43 s and 26 GB. By block one whole block is ahead; nothing is published, and most is taken as hidden.
 _HIDDEN_SHARE: dict[Granularity, float] = {"leaf": 0.0, "block": 0.8}
 
 
