@@ -1,10 +1,11 @@
 """Whether a denoiser's batch can be split, proved on the twin: does any operator look from one sample to another?
 
-The call that was recorded is made again with 2 and with 7 samples, and every operator is watched. A tensor that carries the
-batch has 3.5 times as many elements in the second run, any other has the same number. The batch can be split if both runs
-take the same operators, no tensor does anything else, and nothing that carries the batch becomes something that does not.
-Halves of a batch (perturbed attention guidance), its first sample (reference attention) and sums over it are found so. A
-permutation of samples would not be; no denoiser is known that makes one.
+The call that was recorded is made again with its own number of samples and with three times as many and one more, and every
+operator is watched. A tensor that carries the batch grows in just that proportion, any other stays as large as it was. The
+batch can be split if both runs take the same operators, no tensor does anything else, and nothing that carries the batch
+becomes something that does not. The two numbers have no divisor in common, so parts of a batch (perturbed attention guidance)
+do not grow with it; its first sample (reference attention) and sums over it do not grow at all. A permutation of samples would
+not be found; no denoiser is known that makes one.
 """
 
 from __future__ import annotations
@@ -16,9 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["FEW", "MANY", "mixing"]
-
-FEW, MANY = 2, 7  # coprime, so that halves or thirds of one are no halves or thirds of the other
+__all__ = ["mixing"]
 
 
 class _Seen(NamedTuple):
@@ -44,33 +43,38 @@ def _elements(values: Any) -> tuple[int, ...]:
     return tuple(leaf.numel() for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
 
 
-def mixing(run: Callable[[int], Any]) -> str:
+def mixing(run: Callable[[int], Any], batch: int = 2) -> str:
     """Why the batch cannot be split, in words; empty if it can.
 
     Args:
         run: calls the denoiser with that many samples.
+        batch: how many samples it was called with, 2 or more.
     """
-    watches = {}
-    for samples in (FEW, MANY):
+    few, many = batch, 3 * batch + 1
+    runs = []
+    for samples in (few, many):
         with _Watch() as watch:
             try:
                 run(samples)
             except Exception as error:  # whatever the model's code raises at another batch: that is the answer
-                return f"it does not run with {samples} samples ({type(error).__name__}: {str(error).splitlines()[0][:120]})"
-        watches[samples] = watch.seen
-    few, many = watches[FEW], watches[MANY]
-    if [one.name for one in few] != [one.name for one in many]:
-        return f"it takes other operators with {MANY} samples than with {FEW}"
-    for one, other in zip(few, many, strict=True):
-        carried = [_carries(a, b) for a, b in zip(one.inputs, other.inputs, strict=True)]
-        given = [_carries(a, b) for a, b in zip(one.outputs, other.outputs, strict=True)]
+                words = (str(error) or "no message").splitlines()[0][:120]
+                return f"it does not run with {samples} samples ({type(error).__name__}: {words})"
+        runs.append(watch.seen)
+    if [one.name for one in runs[0]] != [other.name for other in runs[1]]:
+        return f"it takes other operators with {many} samples than with {few}"
+    for one, other in zip(*runs, strict=True):
+        carried = [_carries(a, b, few, many) for a, b in zip(one.inputs, other.inputs, strict=True)]
+        outputs = [
+            pair for pair in zip(one.outputs, other.outputs, strict=True) if any(pair)
+        ]  # the others hold nothing
+        given = [_carries(a, b, few, many) for a, b in outputs]
         if None in carried or None in given or (True in carried and False in given):
             return f"{one.name} looks across samples"
     return ""
 
 
-def _carries(few: int, many: int) -> bool | None:
+def _carries(few_elements: int, many_elements: int, few: int, many: int) -> bool | None:
     """Whether a tensor with so many elements in each run carries the batch; None if it is something between."""
-    if few == many:
+    if few_elements == many_elements:
         return False
-    return True if few * MANY == many * FEW else None
+    return True if few_elements * many == many_elements * few else None

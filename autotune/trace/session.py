@@ -43,6 +43,8 @@ class _Call(NamedTuple):
     args: Any
     kwargs: Any
     precision: torch.dtype
+    processors: dict[Any, Any]
+    """Attention processors that were there and went again before the pipeline was done (perturbed attention guidance)."""
 
 
 class _Cut(NamedTuple):
@@ -106,6 +108,9 @@ class Session:
                 untraced = self._unreached(error)
         if not self._failed_in:
             self._end("", "")
+        for recorded in self._calls:
+            for module in [m for m, processor in recorded.processors.items() if m.processor is processor]:
+                del recorded.processors[module]
         return Trace(
             segments=self._segments(),
             weights=self._initial_weights,
@@ -132,7 +137,7 @@ class Session:
                 self._restore_precision(call)
                 self._start()
                 args, kwargs = tree_map_only(_Shape, self._materialise, (call.args, call.kwargs))
-                with self._entry_points(), self._recorder:
+                with _processors(call.processors), self._entry_points(), self._recorder:
                     with Borders(self._recorder):
                         output = getattr(self._parts[component], call.method)(*args, **kwargs)
                     cut = self._cuts[-1]
@@ -161,8 +166,8 @@ class Session:
             with self._mode:
                 self._parts[call.component].forward(*args, **kwargs)
 
-        with _undisturbed(), self._recorder.pause():
-            return DenoiserFacts(batch=batch, batched=batched, mixes=mixing(run))
+        with _undisturbed(), self._recorder.pause(), _processors(call.processors):
+            return DenoiserFacts(batch=batch, batched=batched, mixes=mixing(run, batch))
 
     def _start(self) -> None:
         self._recorder.begin()
@@ -234,7 +239,8 @@ class Session:
                 return function(*args, **kwargs)
             self._end("", "")
             shapes = tree_map_only(torch.Tensor, _Shape.of, (args, kwargs))
-            self._calls.append(_Call(name, method, shapes[0], shapes[1], precision(self._parts[name])))
+            present = {m: vars(m)["processor"] for m in self._parts[name].modules() if "processor" in vars(m)}
+            self._calls.append(_Call(name, method, shapes[0], shapes[1], precision(self._parts[name]), present))
             args, kwargs = tree_map_only(torch.Tensor, self._fake, (args, kwargs))
             self._depth, self._failed_in = 1, name
             part = self._parts[name]
@@ -330,6 +336,19 @@ class _Shape:
         shape = (samples, *self.shape[1:])
         strides = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
         return _Shape(shape, strides, self.dtype)
+
+
+@contextmanager
+def _processors(processors: Mapping[Any, Any]) -> Iterator[None]:
+    """These attention processors inside; those that were there afterwards."""
+    before = [(module, module.processor) for module in processors]
+    try:
+        for module, processor in processors.items():
+            module.processor = processor
+        yield
+    finally:
+        for module, processor in before:
+            module.processor = processor
 
 
 @contextmanager
