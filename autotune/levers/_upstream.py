@@ -5,6 +5,7 @@ Each function says which line of the library it leans on; `tests/contract/test_c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from types import MethodType
 from typing import Any, Literal
@@ -18,6 +19,7 @@ __all__ = [
     "backend_missing",
     "backend_name",
     "backend_names",
+    "compiled",
     "denoisers",
     "excluded_from_offload",
     "forget_compiled",
@@ -27,6 +29,7 @@ __all__ = [
     "group",
     "group_config",
     "groupable",
+    "guards_of",
     "has_triton",
     "hook_registries",
     "hooks_of",
@@ -36,15 +39,20 @@ __all__ = [
     "kept_in_fp32",
     "networks",
     "offload_by_hand",
+    "offload_remembered",
     "placement",
     "placement_device",
     "put_hook",
     "regroup",
     "sent",
+    "stream",
+    "streams_of",
     "text_encoders",
+    "tie_again",
     "unet_output",
     "ungroup",
     "uses_weight_norm",
+    "waits_on_disk",
 ]
 
 Placement = Literal["none", "model", "sequential", "group"]
@@ -102,10 +110,18 @@ def placement_device(pipe: Any) -> torch.device | None:
     return torch.device(device) if device is not None else None
 
 
+_REMEMBERED = ("_all_hooks", "_offload_device", "_offload_gpu_id")  # pipeline_utils.py enable_model_cpu_offload
+
+
+def offload_remembered(pipe: Any) -> dict[str, Any]:
+    """What the pipeline itself remembers of accelerate's hooks."""
+    return {name: pipe.__dict__[name] for name in _REMEMBERED if name in pipe.__dict__}
+
+
 def forget_hooks(pipe: Any) -> None:
     """Takes off accelerate's hooks and what the pipeline remembers of them, as if offload had never been enabled."""
     pipe.remove_all_hooks()
-    for attribute in ("_all_hooks", "_offload_device", "_offload_gpu_id"):
+    for attribute in _REMEMBERED:
         pipe.__dict__.pop(attribute, None)
     for part in networks(pipe).values():
         forget_hook(part)
@@ -132,6 +148,59 @@ def put_hook(module: torch.nn.Module, hook: Any) -> None:
     from accelerate.hooks import add_hook_to_module
 
     add_hook_to_module(module, hook)
+
+
+def guards_of(part: torch.nn.Module) -> list[tuple[torch.nn.Module, dict[str, Any]]]:
+    """Methods such as `to` that accelerate replaced by warnings: they go with its hooks (big_modeling.py dispatch_model)."""
+    from accelerate.hooks import _accelerate_added_attributes as added
+
+    guards = ((module, {k: v for k, v in module.__dict__.items() if k in added}) for module in part.modules())
+    return [(module, attributes) for module, attributes in guards if attributes]
+
+
+def streams_of(part: torch.nn.Module) -> list[tuple[torch.nn.Module, torch.device, bool]]:
+    """The modules under which weights are loaded on call, where to, and whether buffers are too (accelerate.cpu_offload)."""
+    found: list[tuple[torch.nn.Module, torch.device, bool]] = []
+    inside: set[torch.nn.Module] = set()
+    for module in part.modules():
+        if module in inside or getattr(module, "_hf_hook", None) is None:
+            continue
+        loading = next(_loading(module), None)
+        if loading is not None:
+            found.append((module, torch.device(loading.execution_device), bool(loading.offload_buffers)))
+            inside |= set(module.modules())
+    return found
+
+
+def _loading(root: torch.nn.Module) -> Iterator[Any]:
+    """The hooks that load weights on call, the module's own and those beneath it."""
+    hooks = (inner for _, hook in hooks_of(root) for inner in _unpacked(hook))
+    return (hook for hook in hooks if getattr(hook, "offload", False) is True)
+
+
+def stream(part: torch.nn.Module, device: torch.device, *, buffers: bool) -> None:
+    """From now on each module of the network loads its weights on call (pipeline_utils.py enable_sequential_cpu_offload)."""
+    from accelerate import cpu_offload
+
+    cpu_offload(part, device, offload_buffers=buffers)
+
+
+def tie_again(root: torch.nn.Module) -> None:
+    """Accelerate gives back a parameter for each place (hooks.py detach_hook); places that share its memory share it again."""
+    seen: dict[Any, torch.nn.Parameter] = {}
+    for module in root.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.numel() and not parameter.is_meta:
+                key = (parameter.data_ptr(), parameter.shape, parameter.stride())
+                module._parameters[name] = seen.setdefault(key, parameter)
+
+
+def waits_on_disk(part: torch.nn.Module) -> bool:
+    """Whether weights are in files: of group offload, or of accelerate (utils/offload.py OffloadedWeightsLoader.index)."""
+    if getattr(group_config(part), "offload_to_disk_path", None) is not None:
+        return True
+    maps = (hook.weights_map for hook in _loading(part))
+    return any(getattr(getattr(weights, "dataset", weights), "index", None) for weights in maps)
 
 
 def offload_by_hand(part: torch.nn.Module, device: torch.device) -> Any:
@@ -209,6 +278,13 @@ def regroup(part: torch.nn.Module, config: Any) -> None:
 def is_adapted(module: torch.nn.Module) -> bool:
     """Whether the module is a layer with LoRA weights (peft/tuners/tuners_utils.py BaseTunerLayer.merged_adapters)."""
     return hasattr(module, "merged_adapters") and hasattr(module, "unmerge")
+
+
+def compiled(pipe: Any) -> list[str]:
+    """The networks that `torch.compile` wraps, or that have a compiled module inside."""
+    wrapped = {name for name, part in pipe.components.items() if hasattr(part, "_orig_mod")}
+    parts = networks(pipe).items()
+    return [name for name, part in parts if name in wrapped or any(is_compiled(module) for module in part.modules())]
 
 
 def uses_weight_norm(part: torch.nn.Module) -> bool:

@@ -1,12 +1,14 @@
 """What a pipeline's owner had set up before: taken off before a plan is applied, and put on again by `restore`.
 
-Model, sequential and group offload, and a device map onto one device. Several devices are refused: the weights of one pipeline
-on several cards are not ours to gather.
+Model, sequential and group offload, for the whole pipeline or by hand for some networks, and a device map onto one device.
+Several devices are refused: the weights of one pipeline on several cards are not ours to gather. So is what waits on disk:
+who put it there has no RAM for it.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,25 +23,27 @@ log = logging.getLogger("autotune")
 
 
 def take_over(pipe: Any) -> Undo:
-    """Takes off the placement that the owner had; the undo puts it on again, on the same device.
+    """Takes off the placement that the owner had; the undo puts it on again, on the same devices.
 
     Raises:
-        PlanError: a device map over several devices.
+        PlanError: a device map over several devices, or weights that wait on disk.
     """
-    why = device_map_refusal(pipe)
+    why = device_map_refusal(pipe) or _disk_refusal(pipe)
     if why:
         raise PlanError(why)
-    if _maps(pipe):
-        return _unmapped(pipe)
-    mode = _upstream.placement(pipe)
-    if mode == "group":
-        return _ungrouped(pipe)
-    return nothing if mode == "none" else _unhooked(pipe, mode)
+    undos = [_ungrouped(pipe), _unhooked(pipe), _unmapped(pipe)]
+
+    def give_back() -> None:
+        for undo in reversed(undos):
+            undo()
+
+    return give_back
 
 
 def device_map_refusal(pipe: Any) -> str:
     """Why the pipeline's device map cannot be taken over; empty if it can, or if there is none."""
-    devices = {str(device) for table in _maps(pipe).values() for device in table.values()}
+    tables = (table if isinstance(table, Mapping) else {"": table} for table in _maps(pipe).values())
+    devices = {_device_named(device) for table in tables for device in table.values()}
     if len(devices) < 2:
         return ""
     return (
@@ -48,31 +52,41 @@ def device_map_refusal(pipe: Any) -> str:
     )
 
 
-def _maps(pipe: Any) -> dict[str, dict[str, Any]]:
-    """The device maps of the pipeline ("") and of its networks."""
+def _device_named(device: Any) -> str:
+    """One name for a device: a map may call the first card 0, "cuda" or "cuda:0"."""
+    name = f"cuda:{device}" if isinstance(device, int) else str(device)
+    return "cuda:0" if name == "cuda" else name
+
+
+def _disk_refusal(pipe: Any) -> str:
+    name = next((name for name, part in _upstream.networks(pipe).items() if _upstream.waits_on_disk(part)), "")
+    return (
+        f"{name} is offloaded to disk, which cannot be taken over; load it without that and give max_ram"
+        if name
+        else ""
+    )
+
+
+def _maps(pipe: Any) -> dict[str, Any]:
+    """The device maps of the pipeline ("") and of its networks: tables, or the one device that the pipeline was loaded to."""
     holders = {"": pipe, **_upstream.networks(pipe)}
     maps = {name: getattr(holder, "hf_device_map", None) for name, holder in holders.items()}
-    return {name: dict(table) for name, table in maps.items() if table}
+    return {name: table for name, table in maps.items() if table}
 
 
 def _unmapped(pipe: Any) -> Undo:
     """One device: what the map did is what a plan does itself."""
+    before = _maps(pipe)
+    if not before:
+        return nothing
     holders = {"": pipe, **_upstream.networks(pipe)}
-    before = {name: holders[name].hf_device_map for name in _maps(pipe)}
-    hooks = [pair for part in _upstream.networks(pipe).values() for pair in _upstream.hooks_of(part)]
-    all_hooks = pipe.__dict__.get("_all_hooks")
     log.info("the device map is set aside while the plan is applied; restore brings it back")
-    _upstream.forget_hooks(pipe)
     for name in before:
         holders[name].hf_device_map = None
 
     def map_again() -> None:
         for name, table in before.items():
             holders[name].hf_device_map = table
-        for module, hook in hooks:
-            _upstream.put_hook(module, hook)
-        if all_hooks is not None:
-            pipe.__dict__["_all_hooks"] = all_hooks
 
     return map_again
 
@@ -88,26 +102,36 @@ def _ungrouped(pipe: Any) -> Undo:
     return group_again
 
 
-def _unhooked(pipe: Any, mode: str) -> Undo:
-    device = _upstream.placement_device(pipe)
-    before = {name: _upstream.is_sequential(part) for name, part in _upstream.networks(pipe).items()}
+def _unhooked(pipe: Any) -> Undo:
+    """Hooks of accelerate's, whoever hung them. Those that load weights on call are made anew, for by then the network may have
+    others, such as a LoRA's; the rest hold none and are hung again as they were."""
+    parts = _upstream.networks(pipe).values()
+    hooks = [pair for part in parts for pair in _upstream.hooks_of(part)]
+    if not hooks:
+        return nothing
+    streams = [stream for part in parts for stream in _upstream.streams_of(part)]
+    streamed = {module for root, _, _ in streams for module in root.modules()}
+    guards = [guard for part in parts for guard in _upstream.guards_of(part)]
+    remembered = _upstream.offload_remembered(pipe)
     _upstream.forget_hooks(pipe)
+    for root, _, _ in streams:
+        _upstream.tie_again(root)
 
-    def enable_again() -> None:
-        if mode == "model":
-            pipe.enable_model_cpu_offload(device=device)
-        elif device is not None and device.type != "cpu":
-            pipe.enable_sequential_cpu_offload(device=device)
-        else:
-            sequential_without_card(pipe, [name for name, offloaded in before.items() if offloaded])
+    def hook_again() -> None:
+        for module, hook in hooks:
+            if module not in streamed:
+                _upstream.put_hook(module, hook)
+        for root, device, buffers in streams:
+            _upstream.stream(root, device, buffers=buffers)
+        for module, attributes in guards:
+            module.__dict__.update(attributes)
+        pipe.__dict__.update(remembered)
 
-    return enable_again
+    return hook_again
 
 
 def sequential_without_card(pipe: Any, names: list[str]) -> None:
     """Sequential offload on the CPU, where diffusers would ask accelerate for "cpu:0" and fail (docs/upstream.md)."""
-    import accelerate
-
     for name, part in _upstream.networks(pipe).items():
         if name in names:
-            accelerate.cpu_offload(part, torch.device("cpu"), offload_buffers=len(part._parameters) > 0)
+            _upstream.stream(part, torch.device("cpu"), buffers=len(part._parameters) > 0)
