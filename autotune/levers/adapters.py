@@ -35,8 +35,9 @@ class Fused:
 
 
 def _fused(pipe: Any) -> dict[Any, list[str]]:
-    parts = _upstream.networks(pipe).values()
-    return {m: list(m.merged_adapters) for part in parts for m in part.modules() if _upstream.is_adapted(m)}
+    modules = (module for part in _upstream.networks(pipe).values() for module in part.modules())
+    layers: list[Any] = [module for module in modules if _upstream.is_adapted(module)]
+    return {layer: list(layer.merged_adapters) for layer in layers}
 
 
 def _set(layer: Any, adapters: list[str]) -> None:

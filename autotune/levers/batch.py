@@ -114,7 +114,7 @@ def _batch_of(leaves: list[tuple[Any, Any]], known: frozenset[str]) -> int:
         for path, leaf in leaves
         if keystr(path) in known and isinstance(leaf, torch.Tensor) and leaf.dim()
     ]
-    return max(sizes, default=1)
+    return max(sizes) if sizes else 1  # Dynamo knows no `default`, and the owner may have compiled the denoiser
 
 
 def _has_axis(leaf: Any, batch: int) -> bool:

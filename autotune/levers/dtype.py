@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.weak import WeakIdKeyDictionary
@@ -48,9 +49,10 @@ class Dtype(Lever):
     def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
         if value == "as_is":
             return nothing
-        originals = _Originals() if undo else None
+        parts = list(_upstream.networks(subject.pipe).values())
+        originals = _Originals(parts, _HALF[value]) if undo else None
         lowered = WeakIdKeyDictionary()  # ties stay ties; originals may go as we cast
-        for part in _upstream.networks(subject.pipe).values():
+        for part in parts:
             kept = _upstream.kept_in_fp32(part, _HALF[value])
             for path, module in part.named_modules():
                 for table in (module._parameters, module._buffers):
@@ -63,32 +65,80 @@ class Dtype(Lever):
                             lowered[tensor] = _cast(tensor, _HALF[value])
                         table[name] = lowered[tensor]
                         if originals is not None:
-                            originals.keep(table, name, tensor)
+                            full = f"{path}.{name}" if path else name
+                            originals.keep(_Place(part, full, table, name, tensor, lowered[tensor]))
         return originals.put_back if originals is not None else nothing
 
 
+class _Place(NamedTuple):
+    """Where a tensor was lowered."""
+
+    part: torch.nn.Module
+    path: str
+    table: dict[str, Any]
+    name: str
+    original: torch.Tensor
+    lowered: torch.Tensor
+
+
 class _Originals:
-    """Tensor objects that were replaced, waiting in RAM wherever they came from."""
+    """Tensor objects that were replaced, waiting in RAM wherever they came from.
 
-    def __init__(self) -> None:
-        self._places: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+    What somebody else put into a network meanwhile stays there and gets the precision of the originals: a LoRA's weights, an
+    embedding with a row for a new token. Of such an embedding the rows that were only lowered are the original's again.
+    """
+
+    def __init__(self, parts: Sequence[torch.nn.Module], half: torch.dtype) -> None:
+        self._parts, self._half = parts, half
+        self._places: list[_Place] = []
         self._devices: list[tuple[torch.Tensor, torch.device]] = []
+        self._owners = WeakIdKeyDictionary({tensor: None for _, _, tensor in self._halves()})
 
-    def keep(self, table: dict[str, Any], name: str, tensor: torch.Tensor) -> None:
+    def keep(self, place: _Place) -> None:
         """Remembers the object and frees what it takes of a card."""
-        self._places.append((table, name, tensor))
+        self._places.append(place)
+        tensor = place.original
         if tensor.device.type not in {"cpu", "meta"}:
             self._devices.append((tensor, tensor.device))
             tensor.data = tensor.data.to("cpu")
 
     def put_back(self) -> None:
         """The same objects in the same places on the same devices."""
-        for table, name, tensor in self._places:  # the lowered ones go first: a card need not hold both
-            table[name] = tensor
+        at = {(place.part, place.path): place.original for place in self._places}
+        self._exchange()  # the lowered ones go first: a card need not hold both
+        for part, path, tensor in self._halves():
+            if tensor not in self._owners:
+                tensor.data = _raised(tensor.data, at.get((part, path)))
         for device in {device for _, device in self._devices}:
             release_cache(device)
         for tensor, device in self._devices:
             tensor.data = tensor.data.to(device)
+
+    def _exchange(self) -> None:
+        for place in self._places:
+            resized = place.lowered.shape != place.original.shape  # transformers does so within the same parameter
+            if place.table.get(place.name) is place.lowered and not resized:
+                place.table[place.name] = place.original
+        self._places = []
+
+    def _halves(self) -> list[tuple[torch.nn.Module, str, torch.Tensor]]:
+        return [
+            (part, path, tensor)
+            for part in self._parts
+            for path, tensor in (*part.named_parameters(), *part.named_buffers())
+            if tensor.dtype == self._half
+        ]
+
+
+def _raised(tensor: torch.Tensor, original: torch.Tensor | None) -> torch.Tensor:
+    """A newcomer in fp32, with the rows of what was in its place where they differ in nothing but precision."""
+    raised = tensor.to(torch.float32)
+    if original is not None and tensor.dim() > 1 and tensor.shape[1:] == original.shape[1:] and not tensor.is_meta:
+        rows = min(len(tensor), len(original))
+        before = original.detach()[:rows].to(tensor.device)
+        same = (before.to(tensor.dtype) == tensor[:rows]).flatten(1).all(dim=1)
+        raised[:rows][same] = before[same]
+    return raised
 
 
 def _has_fp32(pipe: Any) -> bool:

@@ -121,7 +121,7 @@ class Placement:
     """Which tensor objects each module holds and where they lie.
 
     Offload exchanges parameters for empty ones and, on removal, for new ones: ties would be lost. The objects are kept;
-    they share memory with what accelerate keeps, so that costs nothing.
+    they share memory with what accelerate keeps, so that costs nothing, and a parameter that shares none came from elsewhere.
     """
 
     def __init__(self, pipe: Any) -> None:
@@ -137,6 +137,7 @@ class Placement:
         self._places = {id(tensor): (tensor, tensor.device, tensor.is_pinned()) for tensor in tensors}
         self._registries = {m for part in _upstream.networks(pipe).values() for m in _upstream.hook_registries(part)}
         self._home = next((device for _, device, _ in self._places.values()), torch.device("cpu"))
+        self._remembered = _upstream.offload_remembered(pipe)
 
     def put_back(self) -> None:
         """Hooks off, the same objects where they were; what came since, such as a LoRA's weights, goes with them."""
@@ -145,10 +146,10 @@ class Placement:
                 for module in set(_upstream.hook_registries(part)) - self._registries:
                     _upstream.forget_registry(module)
         _upstream.forget_hooks(self._pipe)
+        self._pipe.__dict__.update(self._remembered)
         for table, held in self._tables:
             for name, tensor in held.items():
-                now = table.get(name)
-                if name in table and (now is None or tensor is None or now.shape == tensor.shape):
+                if name in table and not _is_newcomer(table[name], tensor):
                     table[name] = tensor
         left = {tensor.device for tensor, device, _ in self._places.values() if tensor.device != device}
         for tensor, device, pinned in self._places.values():
@@ -167,6 +168,15 @@ class Placement:
                     tensor.data = tensor.data.to(self._home)
 
 
+def _is_newcomer(now: Any, before: Any) -> bool:
+    """Whether somebody put another tensor in this place. Moving a network makes new buffers, so those are told by shape."""
+    if now is None or before is None:
+        return False
+    if isinstance(now, torch.nn.Parameter) and not now.is_meta:
+        return now is not before and now.data_ptr() != before.data_ptr()
+    return bool(now.shape != before.shape)
+
+
 def _refusal(subject: Subject, mode: str) -> str:
     """Why the pipeline cannot be offloaded so; empty if it can."""
     pipe = subject.pipe
@@ -177,9 +187,8 @@ def _refusal(subject: Subject, mode: str) -> str:
         return (
             f"{type(pipe).__name__} declares no order for model offload" if pipe.model_cpu_offload_seq is None else ""
         )
-    for name, part in parts.items():
-        if any(_upstream.is_compiled(module) for module in part.modules()):
-            return f"{name} is compiled, and hooks that load weights inside would break its graph"
+    for name in _upstream.compiled(pipe):
+        return f"{name} is compiled, and hooks that load weights inside would break its graph"
     if mode == "sequential":
         normed = next((name for name, part in parts.items() if _upstream.uses_weight_norm(part)), "")
         return f"{normed} uses weight_norm, which sequential offload cannot empty" if normed else ""
