@@ -89,7 +89,7 @@ def _networks(pipe: Any) -> dict[str, Any]:
 
 
 def _component(name: str, part: Any) -> Component:
-    tensors = {id(tensor): tensor for tensor in part.parameters()}
+    tensors = _parameters(part)
     buffers = dict(part.named_buffers())
     persistent = {id(buffers[key]): buffers[key] for key in part.state_dict() if key in buffers}
     bytes_by_dtype: dict[str, int] = {}
@@ -104,6 +104,21 @@ def _component(name: str, part: Any) -> Component:
         bytes_by_dtype=bytes_by_dtype,
         capabilities=tuple(sorted(_capabilities(part))),
     )
+
+
+def _parameters(part: Any) -> dict[str, Any]:
+    """Parameters by path, a shared one once. Sequential offload leaves an empty one in each of its places; there, what waits
+    in RAM is compared (accelerate/hooks.py `weights_map`)."""
+    found: dict[int, tuple[str, Any]] = {}
+    for path, module in part.named_modules():
+        hook: Any = getattr(module, "_hf_hook", None)
+        maps: list[Any] = [getattr(inner, "weights_map", None) for inner in getattr(hook, "hooks", [hook])]
+        held: Any = next((weights for weights in maps if isinstance(getattr(weights, "dataset", None), dict)), {})
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                waiting = held[name].data_ptr() if parameter.is_meta and name in held else 0
+                found.setdefault(waiting or id(parameter), (f"{path}.{name}" if path else name, parameter))
+    return dict(found.values())
 
 
 def _role(name: str, part: Any) -> Role:
@@ -135,7 +150,7 @@ def _structural_key(pipe: Any, parts: Mapping[str, Any]) -> str:
             type(part).__name__,
             _configuration(part),
             sorted({type(module.processor).__name__ for module in part.modules() if hasattr(module, "processor")}),
-            sorted((key, list(t.shape), str(t.dtype)) for key, t in part.named_parameters()),
+            sorted((key, list(t.shape), str(t.dtype)) for key, t in _parameters(part).items()),
         ]
         for name, part in parts.items()
     }

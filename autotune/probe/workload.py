@@ -160,10 +160,10 @@ def _image_edges(call: Mapping[str, Any]) -> dict[str, int]:
     image: Any = next((call[name] for name in _INPUTS if call.get(name) is not None), None)
     if isinstance(image, list | tuple) and image:
         image = image[0]
-    if hasattr(image, "mode") and hasattr(image, "size"):
+    if hasattr(image, "shape"):
+        return {"height": int(image.shape[-2]), "width": int(image.shape[-1])} if len(image.shape) >= 3 else {}
+    if hasattr(image, "mode") and hasattr(image, "size"):  # a tensor has both, as methods
         return {"width": image.size[0], "height": image.size[1]}
-    if hasattr(image, "shape") and len(image.shape) >= 3:
-        return {"height": int(image.shape[-2]), "width": int(image.shape[-1])}
     return {}
 
 

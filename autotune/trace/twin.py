@@ -63,8 +63,9 @@ def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:
     memo: dict[int, Any] = {}
     parts = networks(pipe)
     for part in parts.values():
+        tied: dict[int, torch.Tensor] = {}
         for module in part.modules():
-            _remember(module, mode, memo)
+            _remember(module, mode, memo, tied)
     twin = copy.copy(pipe)
     for name, part in parts.items():
         ghost = copy.deepcopy(part, memo)
@@ -104,8 +105,14 @@ def _refusing(reason: str) -> Callable[..., Any]:
     return forward
 
 
-def _remember(module: torch.nn.Module, mode: FakeTensorMode, memo: dict[int, Any]) -> None:
+def _remember(
+    module: torch.nn.Module, mode: FakeTensorMode, memo: dict[int, Any], tied: dict[int, torch.Tensor]
+) -> None:
     """Tells deepcopy what each tensor and each hook of the module becomes."""
+    for name, address in _waiting(module).items():  # sequential offload leaves an empty parameter in each place
+        parameter = module._parameters.get(name)
+        if address and parameter is not None and parameter.is_meta:
+            memo[id(parameter)] = tied.setdefault(address, born(mode, parameter))
     plain = (value for value in module.__dict__.values() if isinstance(value, torch.Tensor))  # weight_norm holds one so
     for tensor in (*own_tensors(module), *plain):
         if id(tensor) not in memo:
@@ -116,6 +123,14 @@ def _remember(module: torch.nn.Module, mode: FakeTensorMode, memo: dict[int, Any
     wrapped = hasattr(module.__dict__.get("forward"), "autotune_mark")  # levers/forwarding.py
     if (hooked or wrapped) and "forward" in module.__dict__:
         memo[id(module.__dict__["forward"])] = _Dropped()
+
+
+def _waiting(module: torch.nn.Module) -> dict[str, int]:
+    """Where in RAM the module's own weights wait while sequential offload has emptied it (accelerate/hooks.py weights_map)."""
+    hook: Any = getattr(module, "_hf_hook", None)
+    maps: list[Any] = [getattr(inner, "weights_map", None) for inner in getattr(hook, "hooks", [hook])]
+    held: Any = next((weights for weights in maps if isinstance(getattr(weights, "dataset", None), dict)), {})
+    return {name: held[name].data_ptr() for name in module._parameters if name in held}
 
 
 def set_precision(root: torch.nn.Module, mode: FakeTensorMode, dtype: torch.dtype) -> None:
