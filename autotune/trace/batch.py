@@ -62,15 +62,16 @@ def mixing(run: Callable[[int], Any], batch: int = 2) -> str:
         runs.append(watch.seen)
     if [one.name for one in runs[0]] != [other.name for other in runs[1]]:
         return f"it takes other operators with {many} samples than with {few}"
-    for one, other in zip(*runs, strict=True):
-        carried = [_carries(a, b, few, many) for a, b in zip(one.inputs, other.inputs, strict=True)]
-        outputs = [
-            pair for pair in zip(one.outputs, other.outputs, strict=True) if any(pair)
-        ]  # the others hold nothing
-        given = [_carries(a, b, few, many) for a, b in outputs]
-        if None in carried or None in given or (True in carried and False in given):
-            return f"{one.name} looks across samples"
-    return ""
+    mixer = next((one.name for one, other in zip(*runs, strict=True) if _mixes(one, other, few, many)), "")
+    return f"{mixer} looks across samples" if mixer else ""
+
+
+def _mixes(one: _Seen, other: _Seen, few: int, many: int) -> bool:
+    if len(one.inputs) != len(other.inputs) or len(one.outputs) != len(other.outputs):
+        return True  # a tensor for each sample
+    carried = [_carries(a, b, few, many) for a, b in zip(one.inputs, other.inputs, strict=True)]
+    given = [_carries(a, b, few, many) for a, b in zip(one.outputs, other.outputs, strict=True) if a or b]
+    return None in carried or None in given or (True in carried and False in given)
 
 
 def _carries(few_elements: int, many_elements: int, few: int, many: int) -> bool | None:

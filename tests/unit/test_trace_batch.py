@@ -41,6 +41,13 @@ class Mean(torch.nn.Module):
         return x - x.mean(dim=(0, 2), keepdim=True)
 
 
+class OneByOne(torch.nn.Module):
+    """A tensor for each sample: what is done with them is not looked at."""
+
+    def forward(self, x):
+        return torch.stack(x.unbind())
+
+
 class Folded(torch.nn.Module):
     """The batch in another axis, and back: as attention heads are."""
 
@@ -117,10 +124,20 @@ def test_samples_that_never_meet(model, fake):
         (FirstAlone(), "aten.slice.Tensor"),
         (Sum(), "aten.sum.dim_IntList"),
         (Mean(), "aten.mean.dim"),
+        (OneByOne(), "aten.unbind.int"),
         (torch.nn.BatchNorm1d(CHANNELS).train(), "aten.native_batch_norm.default"),
         (torch.nn.BatchNorm1d(CHANNELS, track_running_stats=False), ""),
     ],
-    ids=["halves", "attended first", "first", "sum", "mean", "batch norm in training", "batch norm without statistics"],
+    ids=[
+        "halves",
+        "attended first",
+        "first",
+        "sum",
+        "mean",
+        "one by one",
+        "batch norm in training",
+        "batch norm without statistics",
+    ],
 )
 def test_samples_that_meet(model, operator, fake):
     why = proof(model, fake=fake)
