@@ -45,7 +45,7 @@ class OneByOne(torch.nn.Module):
     """A tensor for each sample: what is done with them is not looked at."""
 
     def forward(self, x):
-        return torch.stack(x.unbind())
+        return torch.cat(x.unbind())
 
 
 class Folded(torch.nn.Module):
