@@ -124,7 +124,6 @@ def test_samples_that_never_meet(model, fake):
         (FirstAlone(), "aten.slice.Tensor"),
         (Sum(), "aten.sum.dim_IntList"),
         (Mean(), "aten.mean.dim"),
-        (OneByOne(), "aten.unbind.int"),
         (torch.nn.BatchNorm1d(CHANNELS).train(), "aten.native_batch_norm.default"),
         (torch.nn.BatchNorm1d(CHANNELS, track_running_stats=False), ""),
     ],
@@ -155,6 +154,11 @@ def test_a_part_of_any_batch_is_found(batch):
                 return torch.cat([part * 2 for part in x.chunk(parts)])
 
         assert proof(Parts(), batch) != "", parts
+
+
+def test_a_tensor_for_each_sample_is_refused():
+    assert proof(OneByOne(), fake=False) == "aten.unbind.int looks across samples"
+    assert proof(OneByOne()) == "it takes other operators with 7 samples than with 2"  # fakes are joined one by one
 
 
 def test_a_model_that_takes_no_other_batch():
