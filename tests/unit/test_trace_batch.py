@@ -133,7 +133,6 @@ def test_samples_that_never_meet(model, fake):
         "first",
         "sum",
         "mean",
-        "one by one",
         "batch norm in training",
         "batch norm without statistics",
     ],
