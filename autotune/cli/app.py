@@ -76,7 +76,7 @@ def plan(
     """The fastest plan under a cap, its reasons, and the front it was chosen from."""
     from autotune.cli.payload import code_for, explanation_json, print_json
     from autotune.cli.progress import watched
-    from autotune.cli.show import page, show_explanation, show_front
+    from autotune.cli.show import page, show_explanation, show_ladder
     from autotune.flow.ask import Question, answer
 
     with watched(model, silent=as_json) as report:
@@ -101,7 +101,7 @@ def plan(
         return
     console = page()
     show_explanation(console, explained)
-    show_front(console, front, chosen=explained.chosen.plan.id)
+    show_ladder(console, front, explained.chosen, quality)
 
 
 @app.command()

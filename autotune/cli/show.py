@@ -11,10 +11,11 @@ from autotune.units import duration, size
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from autotune.records.front import Front
+    from autotune.records.front import Candidate, Front
+    from autotune.records.plan import Quality
     from autotune.report.explanation import Explanation
 
-__all__ = ["page", "say", "show_explanation", "show_front", "show_table"]
+__all__ = ["page", "say", "show_explanation", "show_front", "show_ladder", "show_table"]
 
 _WIDTH_IN_A_FILE = 160  # the widest table here; rich would cut it to 80 where no terminal tells a width
 
@@ -60,11 +61,26 @@ def show_explanation(console: Console, explained: Explanation) -> None:
         say(console, f"more: {advice}")
 
 
-def show_front(console: Console, front: Front, *, chosen: str | None = None) -> None:
-    """One row a plan, from the fastest to the smallest; `chosen` is marked."""
+def show_ladder(console: Console, front: Front, chosen: Candidate, quality: Quality) -> None:
+    """What each cap would buy in that lane, the chosen plan among it."""
+    steps = front.ladder(quality=quality)
+    rows = steps if chosen.plan.id in {step.plan.id for step in steps} else (*steps, chosen)
+    ordered = sorted(rows, key=lambda row: row.estimate.needed_bytes, reverse=True)
+    _show_candidates(
+        console, f"What a cap buys, simulated (all {len(front)}: autotune explore)", ordered, chosen.plan.id
+    )
+
+
+def show_front(console: Console, front: Front) -> None:
+    """One row a plan, from the fastest to the smallest."""
+    title = f"Pareto front, simulated: {len(front)} of {front.searched} plans that no other beats"
+    _show_candidates(console, title, front.candidates)
+
+
+def _show_candidates(console: Console, title: str, rows: Iterable[Candidate], chosen: str | None = None) -> None:
     show_table(
         console,
-        f"Pareto front, simulated: {len(front)} of {front.searched} plans that no other beats",
+        title,
         ("", "plan", "what it does", "quality", ">peak", ">needs", ">RAM", ">one call", ">one step", "peak in"),
         (
             (
@@ -79,7 +95,7 @@ def show_front(console: Console, front: Front, *, chosen: str | None = None) -> 
                 duration(candidate.estimate.step_s),
                 candidate.estimate.peak_phase.name,
             )
-            for candidate in front.candidates
+            for candidate in rows
         ),
         bold=chosen,
     )

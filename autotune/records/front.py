@@ -96,6 +96,12 @@ class Front(Record):
             return min(pool, key=lambda candidate: (candidate.estimate.process_bytes, candidate.estimate.latency_s))
         return preferred(pool, calls or self.workload.calls)
 
+    def ladder(self, *, quality: Quality = "near", calls: int | None = None) -> tuple[Candidate, ...]:
+        """The candidates that `best` answers with as the cap falls, from the fastest to the smallest."""
+        caps = sorted({candidate.estimate.needed_bytes for candidate in self.candidates}, reverse=True)
+        steps = [self.best(max_vram=cap, quality=quality, calls=calls) for cap in caps]
+        return tuple({step.plan.id: step for step in steps if step is not None}.values())
+
     def smallest(self, *, quality: Quality = "near") -> Candidate:
         """The candidate of that lane that needs the least of the device, whatever its RAM."""
         lane = [c for c in self.candidates if LANES.index(c.plan.lane) <= LANES.index(quality)] or list(self.candidates)

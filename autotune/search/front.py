@@ -15,6 +15,7 @@ __all__ = ["objectives", "pareto", "with_reasons"]
 # Plans this close in time are equal: measurements of one plan differ by as much.
 _EQUAL_SHARE = 0.01
 _EQUAL_S = 0.05
+_COMPARED = 3  # other values that a reason compares with: those nearest in time
 
 
 def objectives(candidate: Candidate) -> tuple[float, float, float, int]:
@@ -60,11 +61,10 @@ def _reason(name: str, candidate: Candidate, evaluated: Mapping[tuple[Any, ...],
     others = [value for value in values if value != own]
     if not others:
         return space.reasons.get(name, "fixed by the caller")
-    said = []
-    for value in others:
-        other = evaluated.get(_values(candidate.plan.model_copy(update={name: value})))
-        if other is not None:
-            said.append(_compared(value, candidate, other))
+    plans = {value: candidate.plan.model_copy(update={name: value}) for value in others}
+    known = {value: evaluated[_values(plan)] for value, plan in plans.items() if _values(plan) in evaluated}
+    nearest = sorted(known, key=lambda value: abs(known[value].estimate.latency_s - candidate.estimate.latency_s))
+    said = [_compared(value, candidate, known[value]) for value in nearest[:_COMPARED]]
     return "; ".join(said) or space.reasons.get(name, "")
 
 

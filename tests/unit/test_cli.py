@@ -117,7 +117,7 @@ def test_a_plan_for_a_person_has_the_five_lines_and_the_tables(small):
     assert [line.split()[0] for line in lines[1:3]] == ["plan", "expect"]
     assert "simulated" in lines[2]
     assert "(cap 2.00 GB)" in lines[2]
-    for word in ("against ", "Phases, simulated", "encoding", "Levers", *LEVERS, "Pareto front, simulated"):
+    for word in ("against ", "Phases, simulated", "encoding", "Levers", *LEVERS, "What a cap buys, simulated"):
         assert word in result.stdout
     assert len([line for line in lines if line.startswith(">")]) == 1
 

@@ -130,3 +130,43 @@ def test_not_enough_ram_and_undo_is_not_the_reason():
 )
 def test_advice_says_what_would_buy_more(pick, caps, quality, said):
     assert advice(FRONT, pick, budget(*caps), quality) == said
+
+
+PLAIN = candidate(Plan(id="p0"), latency_s=10.0)
+COMPILED = candidate(Plan(id="p1", compile="blocks"), latency_s=8.0, setup_s=20.0)
+
+
+@pytest.mark.parametrize(("calls", "plan"), [(1, "p0"), (9, "p0"), (11, "p1"), (1000, "p1")])
+def test_compiling_is_chosen_where_the_calls_to_come_pay_for_it(calls, plan):
+    asked = Workload(height=512, width=512, steps=10, calls=calls)
+    assert front(PLAIN, COMPILED, workload=asked).best().plan.id == plan
+    assert front(PLAIN, COMPILED).best(calls=calls).plan.id == plan
+
+
+def test_advice_says_from_how_many_calls_on_compiling_pays():
+    budget = Budget(vram_bytes=8 * GB, ram_bytes=None)
+    assert advice(front(PLAIN, COMPILED), PLAIN, budget, "near") == (
+        "compiling would pay from 10 calls on: calls=10 (p1)",
+    )
+    barely = candidate(Plan(id="p1", compile="trace"), latency_s=9.9, setup_s=10.0)
+    assert advice(front(PLAIN, barely), PLAIN, budget, "near") == ()
+
+
+def test_the_ladder_has_what_best_answers_with_as_the_cap_falls():
+    ladder = FRONT.ladder(quality="near")
+    assert [step.plan.id for step in ladder] == [
+        plan
+        for plan in dict.fromkeys(
+            getattr(getattr(FRONT.best(max_vram=cap * GB // 10), "plan", None), "id", None) for cap in range(100, 0, -1)
+        )
+        if plan is not None
+    ]
+    assert all(step.plan.lane == "exact" for step in FRONT.ladder(quality="exact"))
+
+
+def test_runs_of_frames_are_taken_only_where_nothing_else_fits():
+    whole = candidate(Plan(id="p0"), process_bytes=4 * GB, latency_s=20.0)
+    runs = candidate(Plan(id="p1", vae_framewise=True), process_bytes=2 * GB, latency_s=10.0)
+    both = front(whole, runs)
+    assert (both.best(max_vram=5 * GB).plan.id, both.best(max_vram=3 * GB).plan.id) == ("p0", "p1")
+    assert both.best(max_vram=3 * GB, quality="exact") is None
