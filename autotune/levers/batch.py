@@ -1,7 +1,8 @@
 """The denoiser's batch in parts: activations of one part at a time, guidance halves included.
 
 Which arguments carry the batch, and that no operator mixes samples, is read off a weightless call (`trace/batch.py`). What a
-later call passes beyond that is unknown: such a call runs whole, with a line in the log.
+later call passes beyond that is unknown, and so is what it does with other attention processors (perturbed attention guidance
+exchanges them for the time of a call): such a call runs whole, with a line in the log.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class BatchSplit(Lever):
         if value is False:
             return nothing
         undos = [
-            wrap_forward(part, _split(value, subject.denoisers[name], name), mark=("parts", value))
+            wrap_forward(part, _split(value, subject.denoisers[name], name, part), mark=("parts", value))
             for name, part in _upstream.denoisers(subject.pipe).items()
             if name in subject.denoisers
         ]
@@ -82,20 +83,22 @@ class BatchSplit(Lever):
         return put_back
 
 
-def _split(parts: int, facts: DenoiserFacts, name: str) -> Callable[..., Any]:
+def _split(parts: int, facts: DenoiserFacts, name: str, part: torch.nn.Module) -> Callable[..., Any]:
     known = frozenset(facts.batched)
+    processors = [(module, module.processor) for module in part.modules() if hasattr(module, "processor")]
     said: set[str] = set()
 
     def around(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         leaves, spec = tree_flatten_with_path((args, kwargs))
         batch = _batch_of(leaves, known)
         strange = [keystr(path) for path, leaf in leaves if keystr(path) not in known and _has_axis(leaf, batch)]
-        if batch < 2 or strange:
-            if strange and strange[0] not in said:
-                said.add(strange[0])
-                log.warning(
-                    "%s runs with its whole batch: argument %s was not there when it was planned", name, strange
-                )
+        why = f"argument {strange[0]} was not there when it was planned" if strange else ""
+        if batch > 1 and not why and any(module.processor is not processor for module, processor in processors):
+            why = "its attention processors are not those that it was planned with"
+        if why and why not in said:
+            said.add(why)
+            log.warning("%s runs with its whole batch: %s", name, why)
+        if batch < 2 or why:
             return forward(*args, **kwargs)
         outputs = []
         for start, stop in _bounds(batch, min(parts, batch)):
