@@ -1,8 +1,8 @@
-"""LoRA weights that are fused or unfused while a plan is applied.
+"""LoRA weights that are fused or unfused while weights are lowered.
 
-Fusing adds to the weights that are there, and a plan may have lowered them or put others in their place. Before a plan is taken
-back the layers are fused as they were when it was applied, and after that as they were found, in the weights that are back. A
-LoRA that was fused and then unloaded meanwhile cannot be told from the weights, and goes with the plan.
+Fusing adds to the weights that are there. Before the originals are put back the layers are fused as they were when those left,
+and after that as they were found. A LoRA that was fused and then unloaded meanwhile cannot be told from the weights, and goes
+with the plan.
 """
 
 from __future__ import annotations

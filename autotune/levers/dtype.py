@@ -10,6 +10,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from autotune.errors import PlanError
 from autotune.levers import _upstream
+from autotune.levers.adapters import Fused
 from autotune.levers.base import Domain, Lever, Subject, Undo, nothing, release_cache
 
 __all__ = ["Dtype"]
@@ -50,6 +51,7 @@ class Dtype(Lever):
         if value == "as_is":
             return nothing
         parts = list(_upstream.networks(subject.pipe).values())
+        fused = Fused(subject.pipe)
         originals = _Originals(parts, _HALF[value]) if undo else None
         lowered = WeakIdKeyDictionary()  # ties stay ties; originals may go as we cast
         for part in parts:
@@ -67,7 +69,15 @@ class Dtype(Lever):
                         if originals is not None:
                             full = f"{path}.{name}" if path else name
                             originals.keep(_Place(part, full, table, name, tensor, lowered[tensor]))
-        return originals.put_back if originals is not None else nothing
+        if originals is None:
+            return nothing
+
+        def put_back() -> None:
+            fused.as_before()
+            originals.put_back()
+            fused.as_found()
+
+        return put_back
 
 
 class _Place(NamedTuple):

@@ -12,7 +12,6 @@ import torch
 
 from autotune.errors import AutotuneError, PlanError
 from autotune.levers import _upstream
-from autotune.levers.adapters import Fused
 from autotune.levers.attention import Attention, traced_as
 from autotune.levers.base import Lever, Subject, Undo
 from autotune.levers.batch import BatchSplit
@@ -73,13 +72,12 @@ _ATTRIBUTE = "_autotune"
 class Handle:
     """What was done to a pipeline and how to undo it. Lives on the pipeline as long as the plan does."""
 
-    def __init__(self, plan: Plan, device: Device, workload: Workload, *, keeps_originals: bool) -> None:
-        self.plan = plan
-        self.device = device
-        self.workload = workload
+    def __init__(self, subject: Subject, *, keeps_originals: bool) -> None:
+        self.plan = subject.plan
+        self.device = subject.device
+        self.workload = subject.workload
+        self.denoisers = subject.denoisers
         self.keeps_originals = keeps_originals
-        self.denoisers: Mapping[str, DenoiserFacts] = {}
-        self.fused: Fused | None = None
         self.story: Any = None
         self._undos: list[tuple[str, Undo]] = []
 
@@ -90,17 +88,12 @@ class Handle:
     def undo(self) -> None:
         """Takes back every step, the last first. A step that fails does not keep the others from being undone."""
         failures: list[tuple[str, Exception]] = []
-        fused, self.fused = self.fused, None
-        if fused is not None:
-            fused.as_before()
         while self._undos:
             name, undo = self._undos.pop()
             try:
                 undo()
             except Exception as error:
                 failures.append((name, error))
-        if fused is not None:
-            fused.as_found()
         if failures:
             name, first = failures[0]
             raise AutotuneError(f"undoing {name} failed: {first}; load the pipeline again") from first
@@ -137,9 +130,7 @@ def apply(
     try:
         with torch.inference_mode(False):  # parameters made in inference mode could never be put back
             subject = Subject(pipe, device, workload, plan, denoisers or {})
-            fresh = Handle(plan, device, workload, keeps_originals=undo)
-            fresh.denoisers = subject.denoisers
-            return _apply(subject, fresh)
+            return _apply(subject, Handle(subject, keeps_originals=undo))
     except BaseException:
         if handle is not None:
             reapply(pipe, handle)
@@ -166,8 +157,6 @@ def _apply(subject: Subject, handle: Handle) -> Handle:
     check(subject, plan)
     try:
         handle.did("the offload that was there", take_over(pipe))
-        if undo:
-            handle.fused = Fused(pipe)
         for lever in ORDER:
             handle.did(lever.name, lever.apply(subject, getattr(plan, lever.name), undo=undo))
     except BaseException as error:

@@ -173,8 +173,14 @@ def _is_newcomer(now: Any, before: Any) -> bool:
     if now is None or before is None:
         return False
     if isinstance(now, torch.nn.Parameter) and not now.is_meta:
-        return now is not before and now.data_ptr() != before.data_ptr()
+        return now is not before and now.data_ptr() != before.data_ptr() and not _holds_the_same(now, before)
     return bool(now.shape != before.shape)
+
+
+def _holds_the_same(now: torch.Tensor, before: torch.Tensor) -> bool:
+    """A weight that accelerate made anew, and that another offload of the owner's has moved since, is the old one still."""
+    alike = now.shape == before.shape and now.dtype == before.dtype
+    return alike and torch.equal(now.detach().to(before.device), before.detach())
 
 
 def _refusal(subject: Subject, mode: str) -> str:
