@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["quiet"]
+import torch
+
+__all__ = ["quiet", "undisturbed"]
 
 
 @contextmanager
@@ -24,3 +26,10 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Neither the caller's random numbers nor his gradient modes, and nobody hears what the libraries say."""
+    with quiet(), torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
+        yield

@@ -10,8 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from math import ceil, prod
+from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -23,8 +22,9 @@ from autotune.records.estimate import PhaseName
 from autotune.records.model import DenoiserFacts
 from autotune.records.trace import EventKind, Segment, Trace
 from autotune.trace.batch import mixing
-from autotune.trace.quiet import quiet
+from autotune.trace.quiet import undisturbed
 from autotune.trace.record import Borders, Recorder, Tape
+from autotune.trace.shapes import Shape
 from autotune.trace.shortcuts import Shortcuts
 from autotune.trace.turns import denoiser_calls
 from autotune.trace.twin import ENTRY_POINTS, UntraceableError, born, networks, own_tensors, set_precision, twin_of
@@ -97,7 +97,7 @@ class Session:
         arguments = dict(call)
         if "num_inference_steps" in arguments:
             arguments["num_inference_steps"] = recorded_steps
-        with _undisturbed():
+        with undisturbed():
             try:
                 with self._entry_points(), self._recorder, Borders(self._recorder):
                     self.twin(**arguments)
@@ -132,11 +132,11 @@ class Session:
         kept = list(self._calls)
         old = [segment for segment in trace.segments if segment.component == component]
         fresh: list[Segment] = []
-        with _undisturbed():
+        with undisturbed():
             for call, segment in zip(calls, old, strict=True):
                 self._restore_precision(call)
                 self._start()
-                args, kwargs = tree_map_only(_Shape, self._materialise, (call.args, call.kwargs))
+                args, kwargs = tree_map_only(Shape, self._materialise, (call.args, call.kwargs))
                 with _processors(call.processors), self._entry_points(), self._recorder:
                     with Borders(self._recorder):
                         output = getattr(self._parts[component], call.method)(*args, **kwargs)
@@ -154,7 +154,7 @@ class Session:
 
     def _facts(self, call: _Call, prove: bool) -> DenoiserFacts:
         leaves, spec = tree_flatten_with_path((call.args, call.kwargs))
-        shapes = [(keystr(path), leaf) for path, leaf in leaves if isinstance(leaf, _Shape) and leaf.shape]
+        shapes = [(keystr(path), leaf) for path, leaf in leaves if isinstance(leaf, Shape) and leaf.shape]
         batch = shapes[0][1].shape[0] if shapes else 1
         batched = tuple(path for path, leaf in shapes if leaf.shape[0] == batch)
         if batch < 2 or not prove:
@@ -162,11 +162,11 @@ class Session:
 
         def run(samples: int) -> None:
             sized = [leaf.of_batch(samples) if keystr(path) in batched else leaf for path, leaf in leaves]
-            args, kwargs = tree_map_only(_Shape, self._materialise, tree_unflatten(sized, spec))
+            args, kwargs = tree_map_only(Shape, self._materialise, tree_unflatten(sized, spec))
             with self._mode:
                 self._parts[call.component].forward(*args, **kwargs)
 
-        with _undisturbed(), self._recorder.pause(), _processors(call.processors):
+        with undisturbed(), self._recorder.pause(), _processors(call.processors):
             return DenoiserFacts(batch=batch, batched=batched, mixes=mixing(run, batch))
 
     def _start(self) -> None:
@@ -238,7 +238,7 @@ class Session:
             if self._depth:
                 return function(*args, **kwargs)
             self._end("", "")
-            shapes = tree_map_only(torch.Tensor, _Shape.of, (args, kwargs))
+            shapes = tree_map_only(torch.Tensor, Shape.of, (args, kwargs))
             present = {m: vars(m)["processor"] for m in self._parts[name].modules() if "processor" in vars(m)}
             self._calls.append(_Call(name, method, shapes[0], shapes[1], precision(self._parts[name]), present))
             args, kwargs = tree_map_only(torch.Tensor, self._fake, (args, kwargs))
@@ -263,7 +263,7 @@ class Session:
         self._recorder.know_weight(fake)  # the real tensor is recorded already
         return fake
 
-    def _materialise(self, shape: _Shape) -> torch.Tensor:
+    def _materialise(self, shape: Shape) -> torch.Tensor:
         with self._recorder.pause(), self._mode:
             fake = torch.empty_strided(shape.shape, shape.stride, dtype=shape.dtype, device="cpu")
         self._recorder.know_weight(fake)
@@ -319,25 +319,6 @@ def _ends_of_strangers(segment: Segment) -> list[tuple[int, int, int]]:
     return [event for event in events if event[0] == EventKind.FREE and event[1] not in born]
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """A tensor's outside. No tuple: pytrees must see it as a leaf."""
-
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-
-    @classmethod
-    def of(cls, tensor: torch.Tensor) -> _Shape:
-        return cls(tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
-
-    def of_batch(self, samples: int) -> _Shape:
-        """The same tensor for so many samples, in the plain order of strides."""
-        shape = (samples, *self.shape[1:])
-        strides = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
-        return _Shape(shape, strides, self.dtype)
-
-
 @contextmanager
 def _processors(processors: Mapping[Any, Any]) -> Iterator[None]:
     """These attention processors inside; those that were there afterwards."""
@@ -349,10 +330,3 @@ def _processors(processors: Mapping[Any, Any]) -> Iterator[None]:
     finally:
         for module, processor in before:
             module.processor = processor
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Neither the caller's random numbers nor his gradient modes, and nobody hears what the libraries say."""
-    with quiet(), torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
-        yield
