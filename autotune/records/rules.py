@@ -41,8 +41,8 @@ RULES: tuple[Rule, ...] = (
         lambda value: value == "trace",
         "offload",
         _weights_move_inside,
-        "a traced UNet is one piece, and weights that come layer by layer are not there when it runs; "
-        "what works is offload='none' or 'model'",
+        "a traced UNet is one piece without its layers' hooks: it keeps all the weights it was traced with, or runs without "
+        "them; what works is offload='none' or 'model'",
     ),
     Rule(
         "compiled blocks break at hooks",
