@@ -1,13 +1,12 @@
 """The generated class of an optimised pipeline.
 
-`__call__` and properties are looked up on the class, so what an optimised pipeline does differently lives in a subclass with the
-same name, module and signature, made once for each class. `pipe.__class__` is exchanged and put back by `restore`.
+`__call__` and properties are looked up on the class, so what an optimised pipeline does differently lives in a subclass with
+the same name, module and signature, made once for each class. `pipe.__class__` is exchanged and put back by `restore`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ def dress(pipe: Any, handle: Handle) -> None:
     """Gives the pipeline the generated class; the handle takes it off again."""
     if is_dressed(pipe):
         return
-    plain = type(pipe)
+    plain: Any = type(pipe)
 
     def undress() -> None:
         pipe.__class__ = plain
@@ -43,7 +42,7 @@ class _Dressed:
     def _execution_device(self) -> torch.device:
         """The device of the plan: diffusers would ask the hooks, and some placements have none (pipeline_utils.py)."""
         handle = handle_of(self)
-        return super()._execution_device if handle is None else torch.device(handle.device.torch_device)  # type: ignore[misc, no-any-return]
+        return super()._execution_device if handle is None else torch.device(handle.device.torch_device)  # type: ignore[misc]
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
         """Moving the pipeline by hand would undo the placement, so it is answered with a sentence.
@@ -52,14 +51,12 @@ class _Dressed:
             PlanError: the pipeline is not there already.
         """
         handle = handle_of(self)
-        if handle is None or "silence_dtype_warnings" in kwargs:  # diffusers itself, when it enables offload again
+        if handle is None or (args == ("cpu",) and "silence_dtype_warnings" in kwargs):  # diffusers, before it offloads
             return super().to(*args, **kwargs)  # type: ignore[misc]
-        given = [value for value in (*args, *kwargs.values()) if value is not None]
-        devices = [torch.device(value) for value in given if not isinstance(value, torch.dtype)]
-        dtypes = [value for value in given if isinstance(value, torch.dtype)]
+        given = [value for value in (*args, kwargs.get("device"), kwargs.get("dtype")) if value is not None]
         planned = torch.device(handle.device.torch_device)
         resident = handle.plan.offload == "none" and handle.plan.text_encoders == "resident"
-        if resident and not dtypes and all(_same(device, planned) for device in devices):
+        if not given or (resident and all(_is_there(value, planned) for value in given)):
             return self
         asked = ", ".join(str(value) for value in given)
         raise PlanError(
@@ -67,10 +64,24 @@ class _Dressed:
             "call autotune.restore(pipe) first, or autotune.optimize(pipe, ...) for another plan"
         )
 
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Saves the pipeline as it is now, which its own class does, but where weights are not in their modules.
+
+        Raises:
+            PlanError: the plan is sequential offload, whose modules are empty between calls.
+        """
+        handle = handle_of(self)
+        if handle is not None and handle.plan.offload == "sequential":
+            raise PlanError(
+                "a pipeline under sequential offload cannot be saved: its modules are empty between calls; "
+                "call autotune.restore(pipe) first"
+            )
+        super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
+
     def __copy__(self) -> Any:
         """A pipeline of the plain class with the same networks, as `from_pipe` would make it."""
-        twin = object.__new__(_plain(type(self)))
-        twin.__dict__.update({name: value for name, value in self.__dict__.items() if handle_of(self) is not value})
+        twin: Any = object.__new__(_plain(type(self)))
+        twin.__dict__.update({name: value for name, value in self.__dict__.items() if not isinstance(value, Handle)})
         return twin
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -81,18 +92,28 @@ class _Dressed:
 
 
 @cache
-def _dressed(plain: type) -> type:
-    body = {"__module__": plain.__module__, "__qualname__": plain.__qualname__, "__doc__": plain.__doc__}
+def _dressed(plain: Any) -> type:
+    @wraps(plain.__init__)
+    def new(_: type, *args: Any, **kwargs: Any) -> Any:
+        """Whoever calls the class, `type(pipe)(**pipe.components)` or `pipe.from_pretrained`, gets a plain pipeline."""
+        return plain(*args, **kwargs)
+
+    body = {
+        "__module__": plain.__module__,
+        "__qualname__": plain.__qualname__,
+        "__doc__": plain.__doc__,
+        "__new__": new,
+    }
     return type(plain.__name__, (_Dressed, plain), body)
 
 
 def _plain(dressed: type) -> type:
-    return next(base for base in _bases(dressed) if not issubclass(base, _Dressed))
+    return next(base for base in dressed.__mro__ if not issubclass(base, _Dressed))
 
 
-def _bases(dressed: type) -> Iterator[type]:
-    return (base for base in dressed.__mro__ if base is not _Dressed and base is not dressed)
-
-
-def _same(one: torch.device, other: torch.device) -> bool:
-    return one.type == other.type and (one.index or 0) == (other.index or 0)
+def _is_there(value: Any, planned: torch.device) -> bool:
+    """Whether the argument of `to` asks for the device that the plan is for."""
+    if isinstance(value, torch.dtype):
+        return False
+    device = torch.device(value)
+    return device.type == planned.type and (device.index or 0) == (planned.index or 0)
