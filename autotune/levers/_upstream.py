@@ -17,8 +17,8 @@ from autotune.records.model import role_named
 __all__ = [
     "Placement",
     "backend_missing",
-    "backend_name",
     "backend_names",
+    "backend_ready",
     "compiled",
     "denoisers",
     "excluded_from_offload",
@@ -322,19 +322,21 @@ def backend_names() -> tuple[str, ...]:
     return tuple(member.value for member in AttentionBackendName)
 
 
-def backend_name(name: str) -> Any:
-    """A backend as the dispatcher's processors hold it."""
-    from diffusers.models.attention_dispatch import AttentionBackendName
+def backend_ready(name: str) -> Any:
+    """A backend as the dispatcher's processors hold it, its kernel fetched where it comes from a hub."""
+    from diffusers.models.attention_dispatch import AttentionBackendName, _maybe_download_kernel_for_backend
 
-    return AttentionBackendName(name)
+    backend = AttentionBackendName(name)
+    _maybe_download_kernel_for_backend(backend)
+    return backend
 
 
 def backend_missing(name: str) -> str:
     """What is missing for a backend of the dispatcher: the package, or a newer version; empty if nothing is."""
-    from diffusers.models.attention_dispatch import _check_attention_backend_requirements
+    from diffusers.models.attention_dispatch import AttentionBackendName, _check_attention_backend_requirements
 
     try:
-        _check_attention_backend_requirements(backend_name(name))
+        _check_attention_backend_requirements(AttentionBackendName(name))
     except RuntimeError as error:
         return str(error).rstrip(".")
     return ""

@@ -155,7 +155,7 @@ def _exchange(pipe: Any, kind: str) -> None:
 
 def _dispatch(pipe: Any, backend: str) -> Undo:
     """Sets the backend of each processor that asks the dispatcher; the process-wide default stays."""
-    name = _upstream.backend_name(backend)
+    name = _upstream.backend_ready(backend)
     before = [(processor, processor._attention_backend) for processor in _dispatching(pipe)]
     for processor, _ in before:
         processor._attention_backend = name

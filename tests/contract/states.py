@@ -1,0 +1,255 @@
+"""States that a user's pipeline can be in before it is optimised, and what of a pipeline must be the same afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from enum import Enum
+from functools import partial
+from typing import Any, NamedTuple
+
+import accelerate
+import peft
+import torch
+from peft.utils import get_peft_model_state_dict
+
+from autotune.levers import _upstream
+from autotune.records.plan import Plan
+from tests.contract.families import FAMILIES, call_of
+from tests.contract.test_contract_residency import with_safety_checker
+
+CPU = torch.device("cpu")
+SEVERAL = {"num_images_per_prompt", "num_videos_per_prompt"}
+
+
+def workload(family: str) -> dict[str, Any]:
+    """The call of the suites, two images at once."""
+    return {"prompt": "a cat", **call_of(family, batch=2)}
+
+
+def mix(family: str) -> Plan:
+    """Levers of every kind that are exact: processors, batch, VAE, placement."""
+    attention = "vanilla" if family in {"sd", "sdxl"} else "as_is"
+    return Plan(attention=attention, batch_split=2, vae_slicing=True, offload="model")
+
+
+def denoiser_name(pipe: Any) -> str:
+    """The component that takes LoRAs and is compiled."""
+    return "unet" if "unet" in pipe.components else "transformer"
+
+
+def denoiser(pipe: Any) -> Any:
+    """That component, a compiled wrapper taken off."""
+    return _upstream.networks(pipe)[denoiser_name(pipe)]
+
+
+def add_lora(pipe: Any, name: str = "style") -> None:
+    """An adapter of rank 2 on the denoiser's attention, with weights that can be seen in the image."""
+    torch.manual_seed(7)
+    config = peft.LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    denoiser(pipe).add_adapter(config, adapter_name=name)
+
+
+def lora_file(scratch: Any) -> dict[str, torch.Tensor]:
+    """The same adapter as `load_lora_weights` reads it; the pipeline is used up."""
+    add_lora(scratch)
+    state = get_peft_model_state_dict(denoiser(scratch), adapter_name="style")
+    return {f"{denoiser_name(scratch)}.{key}": tensor.clone() for key, tensor in state.items()}
+
+
+def add_token(pipe: Any) -> None:
+    """A textual inversion: `<toy>` becomes a word."""
+    torch.manual_seed(3)
+    pipe.load_textual_inversion({"<toy>": 2 * torch.randn(1, 32)}, token="<toy>")
+
+
+def _sequential(part: Any) -> None:
+    accelerate.cpu_offload(part, CPU, offload_buffers=len(part._parameters) > 0)
+
+
+def _lower(pipe: Any) -> None:
+    for part in _upstream.networks(pipe).values():
+        part.to(torch.bfloat16)
+
+
+def _sequential_everywhere(pipe: Any) -> None:
+    for part in _upstream.networks(pipe).values():
+        _sequential(part)
+
+
+def _by_hand(pipe: Any) -> None:
+    denoiser(pipe).enable_group_offload(CPU, offload_type="leaf_level")
+    _sequential(pipe.vae)
+    accelerate.cpu_offload_with_hook(pipe.text_encoder, CPU)
+
+
+def _mapped(pipe: Any) -> None:
+    accelerate.dispatch_model(denoiser(pipe), {"": "cpu"}, force_hooks=True)
+    pipe.hf_device_map = dict.fromkeys(_upstream.networks(pipe), "cpu")
+
+
+def _wrapped(pipe: Any) -> None:
+    setattr(pipe, denoiser_name(pipe), torch.compile(denoiser(pipe), backend="eager"))
+
+
+def _fused(pipe: Any) -> None:
+    add_lora(pipe)
+    pipe.fuse_lora(components=[denoiser_name(pipe)])
+
+
+def _normed(norm: Callable[..., Any]) -> Callable[[Any], Any]:
+    return lambda pipe: norm(next(m for m in pipe.vae.decoder.modules() if hasattr(m, "weight") and m.weight.dim() > 3))
+
+
+def _hooks_of_the_owner(pipe: Any) -> None:
+    denoiser(pipe).register_forward_hook(lambda *_: None)
+    plain = pipe.vae.decode
+    pipe.vae.decode = lambda *args, **kwargs: plain(*args, **kwargs)
+
+
+def _left_over(pipe: Any) -> None:
+    pipe.enable_model_cpu_offload(device="cpu")
+    pipe.remove_all_hooks()
+    denoiser(pipe).requires_grad_(False)
+    denoiser(pipe).fuse_qkv_projections()
+
+
+class State(NamedTuple):
+    """A state: how a fresh pipeline comes into it."""
+
+    enter: Callable[[Any], Any]
+    families: tuple[str, ...] = FAMILIES
+    placed: bool = False
+    """Whether it is only about where weights lie, so that everything read and traced is what it is for a plain pipeline."""
+    refused: tuple[str, ...] = ()
+    """The offload modes that cannot be had in it."""
+    tolerance: float = 1e-4
+
+
+_SOME = ("sd", "flux", "wan")
+_INSIDE = ("sequential", "group:leaf", "group:block")
+
+STATES: dict[str, State] = {
+    "plain": State(lambda pipe: None),
+    "bf16": State(_lower, tolerance=0.05),
+    "model offload": State(lambda pipe: pipe.enable_model_cpu_offload(device="cpu"), placed=True),
+    "sequential offload": State(_sequential_everywhere, placed=True),
+    "group offload by leaf": State(lambda p: p.enable_group_offload(CPU, offload_type="leaf_level"), placed=True),
+    "group offload by block": State(
+        lambda p: p.enable_group_offload(CPU, offload_type="block_level", num_blocks_per_group=2), placed=True
+    ),
+    "one component in groups": State(
+        lambda p: denoiser(p).enable_group_offload(CPU, offload_type="block_level", num_blocks_per_group=1),
+        _SOME,
+        placed=True,
+    ),
+    "hung by hand": State(_by_hand, _SOME, placed=True),
+    "device map": State(lambda pipe: setattr(pipe, "hf_device_map", "cpu"), _SOME, placed=True),
+    "dispatched": State(_mapped, _SOME, placed=True),
+    "compiled": State(lambda p: denoiser(p).compile(backend="eager"), _SOME, placed=True, refused=_INSIDE),
+    "compiled wrapper": State(_wrapped, _SOME, placed=True, refused=_INSIDE),
+    "compiled blocks": State(
+        lambda p: denoiser(p).compile_repeated_blocks(backend="eager"), _SOME, placed=True, refused=_INSIDE
+    ),
+    "LoRA": State(add_lora),
+    "fused LoRA": State(_fused, _SOME),
+    "safety checker": State(lambda pipe: None, ("sd",)),
+    "old weight norm": State(_normed(torch.nn.utils.weight_norm), _SOME, refused=("sequential",)),
+    "weight norm": State(_normed(torch.nn.utils.parametrizations.weight_norm), _SOME, refused=("sequential",)),
+    "new token": State(add_token, ("sd",)),
+    "hooks and methods of the owner": State(_hooks_of_the_owner, _SOME),
+    "what offload left behind": State(_left_over, ("sd", "flux")),
+}
+
+
+def entered(state: str, family: str, build: Callable[[str], Any]) -> Any:
+    """A fresh pipeline in this state."""
+    pipe = with_safety_checker() if state == "safety checker" else build(family)
+    STATES[state].enter(pipe)
+    return pipe
+
+
+class Seen:
+    """A pipeline from outside: class, attributes, hooks with their settings, the very parameters and what they hold."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = {"class": type(pipe)} | {name: _told(value) for name, value in vars(pipe).items() if _stays(name)}
+        self.modules = {
+            path: {name: _told(value) for name, value in vars(module).items() if not _passes(module, name)}
+            for path, module in _modules(pipe)
+        }
+        self.weights = {
+            f"{path}.{name}": _held(module, name, tensor)
+            for path, module in _modules(pipe)
+            for name, tensor in (*module._parameters.items(), *module._buffers.items())
+            if tensor is not None
+        }
+        self.data = {path: tensor.detach().clone() for path, tensor in self.weights.items()}
+
+    def assert_same(self, pipe: Any) -> None:
+        """Nothing of it has changed."""
+        now = Seen(pipe)
+        assert now.pipe == self.pipe
+        assert now.modules.keys() == self.modules.keys()
+        for path, before in self.modules.items():
+            assert now.modules[path] == before, path
+        assert now.weights.keys() == self.weights.keys()
+        for path, tensor in self.weights.items():
+            after = now.weights[path]
+            assert after.dtype == tensor.dtype, path
+            assert torch.equal(after, self.data[path]) or tensor.is_meta, path
+            if isinstance(tensor, torch.nn.Parameter):
+                assert after is tensor, path
+
+
+_PLAIN = (str, int, float, bool, Enum, torch.device, torch.dtype, type(None))
+
+
+def _stays(name: str) -> bool:
+    """Whether a pipeline's attribute is the same after a call."""
+    return name not in {"_autotune", "_current_timestep"}
+
+
+def _passes(module: Any, name: str) -> bool:
+    """Whether a module's attribute is looked at elsewhere or says nothing: weight_norm makes `weight` at each call, and the
+    libraries leave a bound `forward` behind when their hooks go."""
+    if name == "forward":
+        return getattr(vars(module)[name], "__func__", None) is type(module).forward
+    return name in {"_parameters", "_buffers", "_modules", "weight"}
+
+
+def _modules(pipe: Any) -> Iterator[tuple[str, torch.nn.Module]]:
+    for name, part in _upstream.networks(pipe).items():
+        yield from ((f"{name}.{path}" if path else name, module) for path, module in part.named_modules())
+
+
+def _held(module: Any, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, or what waits in RAM for it."""
+    hook = getattr(module, "_hf_hook", None)
+    maps = [getattr(inner, "weights_map", None) for inner in getattr(hook, "hooks", [hook])]
+    return next((weights[name] for weights in maps if tensor.is_meta and weights is not None), tensor)
+
+
+def _told(value: Any) -> Any:
+    """A value in a form that compares: hooks by their settings, everything else by itself."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        return type(value).__name__, [_told(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _told(item) for key, item in value.items()}
+    if isinstance(value, partial):
+        return "partial", _told(value.func), _depth(value)
+    if hasattr(value, "__qualname__"):
+        return value.__qualname__, _depth(value)
+    if type(value).__module__.startswith(("accelerate.hooks", "diffusers.hooks")):
+        settings = {k: v for k, v in vars(value).items() if isinstance(v, (*_PLAIN, dict, list)) and k != "input_device"}
+        return type(value).__name__, _told(settings)
+    return type(value).__name__, None if isinstance(value, torch.Tensor) else id(value)
+
+
+def _depth(function: Any) -> int:
+    """How many functions stand around a function."""
+    count = 0
+    while hasattr(function, "__wrapped__"):
+        function, count = function.__wrapped__, count + 1
+    return count
