@@ -1,8 +1,9 @@
 """A UNet's forward as a `torch.jit` trace, made at the first call of each shape with that call's own arguments.
 
-A trace bakes in Python values, the device and the code path. So there is one for each shape, dtype and device, and arguments
-that choose another path (ControlNet residuals, IP-Adapter, a LoRA scale) are refused by name when the plan is applied, and run
-untraced, with a line in the log, when a call brings them later.
+A trace bakes in Python values, the device and the code path. So there is one for each shape, dtype and device, and for each set
+of attention processors, which perturbed attention guidance exchanges for the time of a call. Arguments that choose another path
+(ControlNet residuals, IP-Adapter, a LoRA scale) are refused by name when the plan is applied, and run untraced, with a line in
+the log, when a call brings them later.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Traced:
 
     def __init__(self, unet: torch.nn.Module, name: str) -> None:
         self._unet, self._name = unet, name
+        self._attentions: list[Any] = [module for module in unet.modules() if hasattr(module, "processor")]
         self._traces: dict[Any, Any] = {}
         self._said: set[str] = set()
 
@@ -68,7 +70,8 @@ class Traced:
             self._say(why or "positional arguments beyond the first three")
             return forward(*args, **kwargs)
         added = tuple(name for name in _ADDED if name in (call.get("added_cond_kwargs") or {}))
-        key = tuple((tuple(t.shape), t.dtype, str(t.device)) for t in tensors)
+        shapes = tuple((tuple(t.shape), t.dtype, str(t.device)) for t in tensors)
+        key = (shapes, tuple(module.processor for module in self._attentions))
         with _optimising(tensors[0].is_cuda):  # fusing takes seconds, and only CUDA has a fuser
             if key not in self._traces:
                 self._traces[key] = self._traced(forward, tensors, added)

@@ -172,6 +172,16 @@ def test_guidance_that_was_not_planned_runs_whole_and_says_so_once(batch, caplog
     assert (set(seen), caplog.messages) == ({batch}, [])
 
 
+def test_a_trace_without_it_is_not_taken_for_one_with_it():
+    """Three images of two halves and two images of three thirds have the same shapes."""
+    pipe, asked = perturbed(0.0)
+    calls = [{"pag_scale": 0.0, **call_of("sd", batch=3)}, {"pag_scale": 3.0, **call_of("sd", batch=2)}]
+    whole = [generate("sd", pipe, **call) for call in calls]
+    engine.apply(pipe, Plan(compile="trace"), device=CPU, workload=asked.largest)
+    for call, image in zip(calls * 2, whole * 2, strict=True):
+        torch.testing.assert_close(generate("sd", pipe, **call), image, rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_pipeline_is_refused_for_nothing(family):
     facts = facts_for(job(family, build(family), batch=2))
