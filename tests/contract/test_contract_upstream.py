@@ -356,7 +356,7 @@ def test_processors_hold_their_backend(family):
     next(iter(_upstream.denoisers(pipe).values())).set_attention_backend("_native_math")
     attention_dispatch._AttentionBackendRegistry._active_backend = before
     backends = {processor._attention_backend for processor in _dispatching(pipe)}
-    assert backends == {_upstream.backend_name("_native_math")}, (
+    assert backends == {_upstream.backend_ready("_native_math")}, (
         "diffusers: the backend is no longer held by processors"
     )
 
@@ -364,7 +364,7 @@ def test_processors_hold_their_backend(family):
 @pytest.mark.parametrize("name", [*_BACKENDS, "native", "_native_math", "xformers"])
 def test_the_dispatcher_knows_the_backend(name):
     assert name in _upstream.backend_names(), f"diffusers: AttentionBackendName no longer has {name!r}"
-    assert _upstream.backend_name(name) is AttentionBackendName(name)
+    assert _upstream.backend_ready(name) is AttentionBackendName(name)
 
 
 def test_what_a_backend_misses_is_a_runtime_error(monkeypatch):
