@@ -1,4 +1,4 @@
-"""LoRA weights that are fused or unfused while weights are lowered.
+"""LoRA weights that are fused or unfused while weights are lowered or away.
 
 Fusing adds to the weights that are there. Before the originals are put back the layers are fused as they were when those left,
 and after that as they were found. A LoRA that was fused and then unloaded meanwhile cannot be told from the weights, and goes

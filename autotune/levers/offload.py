@@ -13,6 +13,7 @@ import torch
 
 from autotune.errors import PlanError
 from autotune.levers import _upstream
+from autotune.levers.adapters import Fused
 from autotune.levers.base import Domain, Lever, Subject, Undo, release_cache
 from autotune.levers.takeover import sequential_without_card
 from autotune.levers.text_encoders import wait_apart
@@ -138,9 +139,13 @@ class Placement:
         self._registries = {m for part in _upstream.networks(pipe).values() for m in _upstream.hook_registries(part)}
         self._home = next((device for _, device, _ in self._places.values()), torch.device("cpu"))
         self._remembered = _upstream.offload_remembered(pipe)
+        self._fused = Fused(pipe)
 
     def put_back(self) -> None:
         """Hooks off, the same objects where they were; what came since, such as a LoRA's weights, goes with them."""
+        emptied = any(_upstream.is_sequential(part) for part in _upstream.networks(self._pipe).values())
+        if emptied:  # what was fused since went into weights that were not there
+            self._fused.as_before()
         for part in _upstream.networks(self._pipe).values():
             if _upstream.ungroup(part) is not None:
                 for module in set(_upstream.hook_registries(part)) - self._registries:
@@ -158,6 +163,8 @@ class Placement:
             elif not pinned and tensor.is_pinned():
                 tensor.data = tensor.data.clone()
         self._bring_newcomers()
+        if emptied:
+            self._fused.as_found()
         for device in left:
             release_cache(device)
 
