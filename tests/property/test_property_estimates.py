@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.errors import DoesNotFitError
+from autotune.flow import planning
 from autotune.flow.budget import Budget
 from autotune.flow.choose import choose
 from autotune.flow.job import job_for
-from autotune.flow import planning
 from autotune.flow.planning import front_of
 from autotune.records.device import Device
 from autotune.records.plan import LANES, Plan
