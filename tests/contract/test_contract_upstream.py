@@ -116,6 +116,52 @@ def test_a_hook_that_was_taken_off_can_be_hung_again():
     assert module(torch.ones(1)).shape == (1,)
 
 
+def two_layers():
+    return torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1))
+
+
+def test_a_dispatched_module_is_guarded(tmp_path):
+    part = two_layers()
+    accelerate.dispatch_model(part, {"0": "cpu", "1": "disk"}, offload_dir=str(tmp_path), main_device="cpu")
+    guards = _upstream.guards_of(part)
+    assert guards, "accelerate: dispatch_model no longer guards `to`, or _accelerate_added_attributes no longer says so"
+    ((module, attributes),) = guards
+    assert module is part
+    assert "to" in attributes
+    _upstream.forget_hook(part)
+    assert not set(attributes) & set(vars(part)), "accelerate: remove_hook_from_module leaves the guards"
+
+
+@pytest.mark.parametrize("buffers", [False, True])
+def test_a_loading_hook_says_where_to_and_what(buffers):
+    part = two_layers()
+    _upstream.stream(part, CPU, buffers=buffers)
+    assert _upstream.streams_of(part) == [(part, CPU, buffers)], (
+        "accelerate: AlignDevicesHook.execution_device or offload_buffers is gone, or hooks hang elsewhere"
+    )
+
+
+def test_what_sequential_offload_unties_still_shares_its_memory():
+    t5 = build("flux").text_encoder_2
+    _upstream.stream(t5, CPU, buffers=False)
+    _upstream.forget_hook(t5)
+    one, other = t5.shared.weight, t5.encoder.embed_tokens.weight
+    assert one is not other, "accelerate: detach_hook ties again by itself; _upstream.tie_again need not"
+    assert one.data_ptr() == other.data_ptr(), "accelerate: detach_hook copies, and _upstream.tie_again finds no ties"
+    _upstream.tie_again(t5)
+    assert t5.shared.weight is t5.encoder.embed_tokens.weight
+
+
+def test_weights_in_files_are_told_from_weights_in_ram(tmp_path):
+    in_ram, in_files, grouped = two_layers(), two_layers(), two_layers()
+    _upstream.stream(in_ram, CPU, buffers=False)
+    accelerate.disk_offload(in_files, str(tmp_path / "weights"), CPU)
+    group_offloaded(grouped, offload_to_disk_path=str(tmp_path))
+    assert not _upstream.waits_on_disk(in_ram), "accelerate: weights_map of cpu_offload has an index"
+    assert _upstream.waits_on_disk(in_files), "accelerate: weights_map of disk_offload has no dataset with an index"
+    assert _upstream.waits_on_disk(grouped), "diffusers: GroupOffloadingConfig.offload_to_disk_path is gone"
+
+
 def test_a_hook_that_is_added_by_hand_offloads_when_it_is_told():
     part, moved = torch.nn.Linear(1, 1), []
     hook = _upstream.offload_by_hand(part, CPU)
@@ -365,6 +411,17 @@ def test_processors_hold_their_backend(family):
 def test_the_dispatcher_knows_the_backend(name):
     assert name in _upstream.backend_names(), f"diffusers: AttentionBackendName no longer has {name!r}"
     assert _upstream.backend_ready(name) is AttentionBackendName(name)
+
+
+def test_a_backends_kernel_is_fetched_only_from_a_hub(monkeypatch):
+    asked = []
+    monkeypatch.setattr(attention_dispatch, "_maybe_download_kernel_for_backend", asked.append)
+    _upstream.backend_ready("flash_hub")
+    assert asked == [AttentionBackendName.FLASH_HUB]
+    hub = {name.value for name in attention_dispatch._HUB_KERNELS_REGISTRY}
+    assert hub, "diffusers: attention_dispatch._HUB_KERNELS_REGISTRY is empty or gone"
+    assert all("hub" in name for name in hub), "diffusers: a backend without hub in its name is fetched from one"
+    assert not hub & {*_BACKENDS, "native", "_native_math", "xformers"}
 
 
 def test_what_a_backend_misses_is_a_runtime_error(monkeypatch):
