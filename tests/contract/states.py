@@ -139,11 +139,11 @@ _INSIDE = ("sequential", "group:leaf", "group:block")
 
 STATES: dict[str, State] = {
     "plain": State(lambda pipe: None),
-    "bf16": State(_lower, tolerance=0.05),
+    "bf16": State(_lower, ("sd", "sdxl", "flux", "wan"), tolerance=0.05),
     "model offload": State(lambda pipe: pipe.enable_model_cpu_offload(device="cpu"), placed=True),
     "sequential offload": State(_sequential_everywhere, placed=True),
     "groups by leaf": State(lambda pipe: pipe.enable_group_offload(CPU, offload_type="leaf_level"), placed=True),
-    "groups by block": State(_in_blocks, placed=True),
+    "groups by block": State(_in_blocks, SOME, placed=True),
     "one component in groups": State(_one_in_blocks, SOME, placed=True),
     "hung by hand": State(_by_hand, SOME, placed=True),
     "device map": State(lambda pipe: setattr(pipe, "hf_device_map", "cpu"), ("sd",), placed=True),

@@ -55,6 +55,12 @@ def fuse(pipe: Any, scale: float = 1.0) -> None:
     pipe.fuse_lora(components=[denoiser_name(pipe)], lora_scale=scale)
 
 
+def fused_into(pipe: Any) -> list[list[str]]:
+    """The adapters that layers say are in their weights, each combination once."""
+    found = [layer.merged_adapters for layer in denoiser(pipe).modules() if hasattr(layer, "merged_adapters")]
+    return [list(names) for names in dict.fromkeys(tuple(names) for names in found)]
+
+
 def styled(family: str, then: Callable[[Any], Any] = lambda pipe: None) -> Any:
     """A pipeline with the LoRA."""
     pipe = build(family)
@@ -160,6 +166,7 @@ class TestLora:
             assert_during(plan, run(family, pipe), image_of(family, fuse))
         autotune.restore(pipe)
         torch.testing.assert_close(run(family, pipe), image_of(family, fuse), rtol=0, atol=1e-5)
+        assert fused_into(pipe) == [["style"]]
         unfuse(pipe)
         torch.testing.assert_close(run(family, pipe), image_of(family, loaded), rtol=0, atol=1e-5)
 
@@ -180,6 +187,7 @@ class TestLora:
             assert_during(plan, run(family, pipe), image_of(family, loaded))
         autotune.restore(pipe)
         torch.testing.assert_close(run(family, pipe), image_of(family, loaded), rtol=0, atol=1e-5)
+        assert fused_into(pipe) == [[]]
         fuse(pipe)
         torch.testing.assert_close(run(family, pipe), image_of(family, fuse), rtol=0, atol=1e-5)
 
@@ -271,15 +279,25 @@ class TestNewWord:
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_a_weight_that_the_owner_exchanged_meanwhile_stays(name: str) -> None:
+def test_a_module_that_the_owner_exchanged_meanwhile_stays(name: str) -> None:
     pipe, other = build("sd"), build("sd")
-    for part in (pipe, other):
-        run("sd", part)
-    plan, norm = PLANS[name], other.unet.conv_norm_out
+    norm = other.unet.conv_norm_out
     torch.nn.init.constant_(norm.weight, 0.5)
-    autotune.apply(pipe, plan, workload=workload("sd"))
-    pipe.unet.conv_norm_out = norm.to(pipe.unet.dtype) if plan.offload == "none" else norm
+    autotune.apply(pipe, PLANS[name], workload=workload("sd"))
+    pipe.unet.conv_norm_out = norm.to(pipe.unet.dtype)
     autotune.restore(pipe)
     assert pipe.unet.conv_norm_out is norm
     assert norm.weight.dtype == torch.float32
     assert torch.equal(run("sd", pipe), run("sd", other))
+
+
+@pytest.mark.parametrize("name", REACHABLE)
+def test_a_weight_that_the_owner_exchanged_meanwhile_stays(name: str) -> None:
+    pipe = build("sd")
+    autotune.apply(pipe, PLANS[name], workload=workload("sd"))
+    norm = pipe.unet.conv_norm_out
+    weight = torch.nn.Parameter(torch.full_like(norm.weight, 0.5))
+    norm.weight = weight
+    autotune.restore(pipe)
+    assert norm.weight is weight
+    assert torch.equal(weight, torch.full((32,), 0.5))
