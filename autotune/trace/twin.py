@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ _HOOK_ATTRIBUTES = ("_hf_hook", "_diffusers_hook", "_old_forward")
 # Methods by which a pipeline's own code calls its networks.
 ENTRY_POINTS = ("forward", "encode", "decode")
 _LIBRARIES = {"torch", "transformers"}
+_BY_HAND = "a function was put in place of its forward"
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 
@@ -57,8 +59,8 @@ def born(mode: FakeTensorMode, tensor: torch.Tensor, dtype: torch.dtype | None =
 def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:
     """A shallow copy of the pipeline whose networks are weightless.
 
-    A component with weights of a class of their own (quantised ones) raises `UntraceableError` when it is called: a plain
-    fake would not show what it does.
+    A component with weights of a class of their own (quantised ones), or with a function in place of some module's `forward`,
+    raises `UntraceableError` when it is called: a plain fake would not show what it does, the function would call the original.
     """
     memo: dict[int, Any] = {}
     parts = networks(pipe)
@@ -76,8 +78,9 @@ def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:
                 module.__dict__.pop(attribute, None)
             _forget_callers_hooks(module)
         strange = {type(t).__name__ for t in (*part.parameters(), *part.buffers()) if type(t) not in _PLAIN_TENSORS}
-        if strange:
-            refuse = _refusing(f"weights of class {', '.join(sorted(strange))}")
+        by_hand = any(isinstance(vars(module).get("forward"), FunctionType) for module in ghost.modules())
+        if strange or by_hand:
+            refuse = _refusing(f"weights of class {', '.join(sorted(strange))}" if strange else _BY_HAND)
             ghost.__dict__.update({method: refuse for method in ENTRY_POINTS if hasattr(ghost, method)})
         twin.__dict__[name] = ghost
     for name, part in pipe.components.items():

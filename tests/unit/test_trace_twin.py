@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from functools import partial
 
 import accelerate
 import pytest
@@ -161,3 +162,20 @@ def test_hooks_stay_where_they_are():
     Session(pipe, denoisers=frozenset({"unet"})).record(CALL, steps=2)
     assert [module._hf_hook for module in pipe.unet.modules() if hasattr(module, "_hf_hook")] == hooks
     assert pipe.unet.conv_in.weight.is_meta
+
+
+def test_a_forward_that_somebody_replaced_is_not_called():
+    """It holds on to the original, which a twin must never run. A bound method, or one with arguments fixed, is copied with it."""
+    pipe, called = sd(), []
+    forward = pipe.unet.forward
+
+    def replaced(*args, **kwargs):
+        called.append(1)
+        return forward(*args, **kwargs)
+
+    pipe.unet.forward = replaced
+    trace = Session(pipe, denoisers=frozenset({"unet"})).record(CALL, steps=2)
+    assert trace.untraced["unet"] == "a function was put in place of its forward"
+    assert not called
+    pipe.unet.forward = partial(forward, return_dict=False)
+    assert Session(pipe, denoisers=frozenset({"unet"})).record(CALL, steps=2).untraced == {}
