@@ -55,9 +55,8 @@ class Recordings:
             found = self._session.facts(prove=False)
             small = {name for name in found if self._is_small(whole, name)}
             if prove or len(small) < len(found):
-                with executed(
-                    self._twin, {"attention": "sdpa"}
-                ):  # slices go through the batch one by one, and compute the same
+                # Slices would go through the batch one by one; fused processors compute the same.
+                with executed(self._twin, {"attention": "sdpa"}):
                     found = self._session.facts(prove=True)
         return {name: facts.model_copy(update={"small": name in small}) for name, facts in found.items()}
 

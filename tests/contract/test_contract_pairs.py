@@ -90,4 +90,3 @@ def test_blocks_that_inductor_compiled_compute_the_same(family):
     engine.restore(pipe)
     torch.testing.assert_close(run(family, pipe), image, rtol=0, atol=0)
     torch.compiler.reset()
-
