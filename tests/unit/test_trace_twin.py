@@ -165,7 +165,7 @@ def test_hooks_stay_where_they_are():
 
 
 def test_a_forward_that_somebody_replaced_is_not_called():
-    """It holds on to the original, which a twin must never run. A bound method, or one with arguments fixed, is copied with it."""
+    """It holds on to the original, which a twin must never run. A bound method, also with arguments fixed, is copied."""
     pipe, called = sd(), []
     forward = pipe.unet.forward
 
