@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MethodType
+
 import pytest
 import torch
 from diffusers import HeunDiscreteScheduler, PNDMScheduler
@@ -116,7 +118,7 @@ def test_what_comes_after_a_failure_is_named_too():
     def fails(*_, **__):
         raise RuntimeError
 
-    pipe.unet.forward = fails
+    pipe.unet.forward = MethodType(fails, pipe.unet)
     assert record(pipe).untraced == {
         "unet": "RuntimeError: no message",
         "vae": "not reached: unet stopped the trace",
