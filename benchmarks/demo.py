@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import autotune
-from autotune.cli.show import page, say, show_front, show_table
+from autotune.cli.show import page, say, show_ladder, show_table
 from autotune.report.text import five_lines, lever_words, plan_words
 from autotune.units import both_sizes, duration, size
 from autotune.zoo.build import quiet
@@ -43,7 +43,7 @@ def _plan_for_a_card() -> None:
 
     say(console, f'\n>>> front = autotune.explore("sd15", gpu="{_GPU}", profiles=False)')
     front = autotune.explore("sd15", gpu=_GPU, profiles=False)
-    show_front(console, front, chosen=plan.id)
+    show_ladder(console, front, front[plan.id], "near")
     estimate = front[plan.id].estimate
     phases = (
         (phase.name, both_sizes(phase.peak_bytes), duration(phase.latency_s), phase.moment) for phase in estimate.phases
