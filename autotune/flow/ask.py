@@ -181,6 +181,7 @@ def _default_workload(recipe: Any, question: Question) -> Workload | None:
         update={
             "height": said.height or defaults.height,
             "width": said.width or defaults.width,
+            "frames": said.frames or defaults.frames,
             "steps": said.steps or defaults.steps,
             "guidance": defaults.guidance if said.guidance is None else said.guidance,
             "calls": max(question.calls, said.calls),

@@ -146,8 +146,8 @@ def _raised(tensor: torch.Tensor, original: torch.Tensor | None) -> torch.Tensor
     if original is not None and tensor.dim() > 1 and tensor.shape[1:] == original.shape[1:] and not tensor.is_meta:
         rows = min(len(tensor), len(original))
         before = original.detach()[:rows].to(tensor.device)
-        same = (before.to(tensor.dtype) == tensor[:rows]).flatten(1).all(dim=1)
-        raised[:rows][same] = before[same]
+        same = (before.to(tensor.dtype) == tensor[:rows]).flatten(1).all(dim=1).view(-1, *[1] * (tensor.dim() - 1))
+        raised[:rows] = torch.where(same, before, raised[:rows])  # no indexing by a mask: a twin has no values
     return raised
 
 

@@ -72,7 +72,14 @@ class VaeFramewise(Lever):
 def _switchable(pipe: Any) -> list[Any]:
     """VAEs whose switch is off and is read: it exists on others that ignore it (Cosmos) or need tiles for it (Magvit)."""
     parts = _upstream.networks(pipe).values()
-    return [vae for vae in parts if getattr(vae, _SWITCH, None) is False and (_pads(vae) or _blends(vae))]
+    return [
+        vae for vae in parts if getattr(vae, _SWITCH, None) is False and (_pads(vae) or _blends(vae)) and _runs(vae)
+    ]
+
+
+def _runs(vae: Any) -> bool:
+    """Not so Mochi's of diffusers 0.42: its convolutions were made to pad nothing, and switched they pad nothing at all."""
+    return all(m.conv.padding == m.const_padding_conv3d for m in vae.modules() if _pads(vae) and hasattr(m, "pad_mode"))
 
 
 def _blends(vae: Any) -> bool:

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from autotune.errors import WorkloadError, nearest
+from autotune.probe.inputs import PICTURES, made_up, missing_inputs, needs_image, parameters_of
 from autotune.records.workload import Workload
 
-__all__ = ["call_arguments", "resolve_workload"]
+__all__ = ["call_arguments", "missing_inputs", "resolve_workload"]
 
 _PROMPT = "a photo of an astronaut riding a horse on mars"
 _PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt")
@@ -27,7 +28,6 @@ _NOT_SHAPES = {
     "guidance_scale",
 }
 _NEVER_TRACED = ("generator", "callback_on_step_end", "callback", "callback_steps")  # state and code of the caller
-_INPUTS = ("image", "mask_image", "control_image", "video", "init_image", "conditioning_image")
 
 
 def resolve_workload(pipe: Any, given: Workload | Mapping[str, Any] | None, *, calls: int = 1) -> Workload:
@@ -41,19 +41,19 @@ def resolve_workload(pipe: Any, given: Workload | Mapping[str, Any] | None, *, c
     Raises:
         WorkloadError: an argument the pipeline does not take.
     """
-    parameters = _parameters(pipe)
+    parameters = parameters_of(pipe)
     said = given if isinstance(given, Workload) else _from_call(pipe, dict(given or {}), parameters)
-    edge_px = _default_edge_px(pipe)
+    taken = parameters.keys() | ({"height", "width"} if needs_image(pipe) else set())  # it works at its image's size
     updates: dict[str, Any] = {"calls": max(calls, said.calls)}
     for argument, field in _FIELDS.items():
         value = getattr(said, field)
-        if value is not None and argument not in parameters:
+        if value is not None and argument not in taken:
             raise WorkloadError(f"{type(pipe).__name__} takes no {argument}; leave {field} out of the workload")
         default = parameters[argument].default if argument in parameters else None
-        fallback = edge_px if argument in {"height", "width"} and argument in parameters else None
+        fallback = _default_of(pipe, field) if argument in taken else None
         updates[field] = value or (default if isinstance(default, int) else None) or fallback
     if "height" not in parameters and isinstance(given, Mapping):
-        updates |= _image_edges(given)  # image-to-image works at the size of its input
+        updates |= _image_edges(given)
     scale = parameters["guidance_scale"].default if "guidance_scale" in parameters else None
     if said.guidance is None and isinstance(scale, int | float):
         updates["guidance"] = scale > 1
@@ -61,8 +61,8 @@ def resolve_workload(pipe: Any, given: Workload | Mapping[str, Any] | None, *, c
 
 
 def call_arguments(pipe: Any, workload: Workload, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Arguments for a traced call: what was given where it was, made up from the workload elsewhere."""
-    parameters = _parameters(pipe)
+    """Arguments for a traced call: what was given where it was, made up from the workload elsewhere (`inputs.py`)."""
+    parameters = parameters_of(pipe)
     call = {name: _stand_in(value) for name, value in (workload.arguments | dict(given or {})).items()}
     for name in _NEVER_TRACED:
         call.pop(name, None)
@@ -75,6 +75,7 @@ def call_arguments(pipe: Any, workload: Workload, given: Mapping[str, Any] | Non
         call["guidance_scale"] = 1.0
     if "strength" in parameters and "strength" not in call:
         call["strength"] = parameters["strength"].default
+    call |= made_up(pipe, workload, call)
     if _batch_of(call) != workload.batch:
         call |= _batched(call, workload.batch, next((name for name in _PER_PROMPT if name in parameters), None))
     if "output_type" in parameters and call.get("output_type") != "latent":
@@ -86,7 +87,7 @@ def _batched(call: Mapping[str, Any], batch: int, per_prompt: str | None) -> dic
     """Arguments that make the call a batch: several images of one prompt, or several prompts where some come in lists."""
     listed = {name: value for name, value in call.items() if "prompt" in name and isinstance(value, list)}
     if per_prompt and not listed:
-        return {"prompt": _PROMPT, per_prompt: batch}
+        return {per_prompt: batch} | ({"prompt": _PROMPT} if "prompt" in call else {})
     lists = {name: value[:1] * batch for name, value in listed.items()}
     return lists | {"prompt": [_PROMPT] * batch} | ({per_prompt: 1} if per_prompt else {})
 
@@ -102,17 +103,6 @@ def _stand_in(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _stand_in(item) for key, item in value.items()}
     return value
-
-
-def missing_inputs(pipe: Any, call: Mapping[str, Any]) -> list[str]:
-    """Inputs such as images that this pipeline takes and this call does not have."""
-    return [name for name in _INPUTS if name in _parameters(pipe) and call.get(name) is None]
-
-
-def _parameters(pipe: Any) -> dict[str, inspect.Parameter]:
-    """Named arguments of the pipeline's call; `**kwargs` is not one: diffusers keeps it for deprecated names."""
-    known = inspect.signature(type(pipe).__call__).parameters
-    return {name: p for name, p in known.items() if name != "self" and p.kind is not inspect.Parameter.VAR_KEYWORD}
 
 
 def _from_call(pipe: Any, call: dict[str, Any], parameters: Mapping[str, inspect.Parameter]) -> Workload:
@@ -157,7 +147,7 @@ def _unworded(name: str, value: Any) -> Any:
 
 def _image_edges(call: Mapping[str, Any]) -> dict[str, int]:
     """Height and width in pixels of the first input image, a PIL image or a tensor `(..., height, width)`."""
-    image: Any = next((call[name] for name in _INPUTS if call.get(name) is not None), None)
+    image: Any = next((call[name] for name in PICTURES if call.get(name) is not None), None)
     if isinstance(image, list | tuple) and image:
         image = image[0]
     if hasattr(image, "shape"):
@@ -192,11 +182,16 @@ def _outside(value: Any) -> str:
     return type(value).__name__
 
 
-def _default_edge_px(pipe: Any) -> int | None:
-    """The edge that diffusers pipelines fall back to: latent sample size times the VAE's scale."""
+def _default_of(pipe: Any, field: str) -> int | None:
+    """What diffusers pipelines fall back to: in pixels a latent size times the VAE's scale, in frames what SVD and CogVideoX
+    were made for."""
+    configs = [getattr(getattr(pipe, name, None), "config", None) for name in ("unet", "transformer")]
+    known = {name: value for config in configs for name, value in (config or {}).items() if isinstance(value, int)}
+    if field == "frames":  # Allegro, which has no such ratio, counts `sample_frames` in latents
+        return known.get("num_frames") or (
+            known.get("sample_frames") if "temporal_compression_ratio" in known else None
+        )
     scale = getattr(pipe, "vae_scale_factor", None) or getattr(pipe, "vae_scale_factor_spatial", None)
-    size = getattr(pipe, "default_sample_size", None)
-    for name in ("unet", "transformer"):
-        config = getattr(getattr(pipe, name, None), "config", None)
-        size = size or getattr(config, "sample_size", None)
-    return size * scale if isinstance(size, int) and isinstance(scale, int) else None
+    size = getattr(pipe, "default_sample_size", None) or known.get(f"sample_{field}") or known.get("sample_size")
+    fixed_px = getattr(pipe, f"default_{field}", None)  # Mochi
+    return fixed_px or (size * scale if isinstance(size, int) and isinstance(scale, int) else None)

@@ -8,18 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch._subclasses import fake_tensor
 
 __all__ = ["quiet", "undisturbed"]
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Neither warnings nor log lines of diffusers and transformers inside; as it was afterwards."""
-    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    """Neither warnings nor log lines of diffusers, transformers and fakes inside; as it was afterwards."""
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers", fake_tensor.__name__)]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
+            logger.setLevel(logging.CRITICAL)  # torch logs an error for each operator that a fake refuses
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield

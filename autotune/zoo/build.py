@@ -9,64 +9,106 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from importlib import import_module
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from autotune.errors import PipelineError
-from autotune.zoo.recipes import ComponentRecipe, Recipe
+from autotune.zoo.recipes import ComponentRecipe, DtypeName, Recipe, require_pipeline
 from autotune.zoo.tokenizers import stand_in
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
-__all__ = ["build", "network", "quiet"]
+__all__ = ["assemble", "build", "class_of", "common", "component", "network", "quiet"]
 
 
-def build(recipe: Recipe) -> DiffusionPipeline:
+def build(recipe: Recipe, *, dtype: DtypeName | None = None) -> DiffusionPipeline:
     """The recipe's pipeline on the meta device, silent and without a progress bar.
 
+    Args:
+        recipe: what to build.
+        dtype: precision of all networks; None for the published one, or for `common` where there are several.
+
     Raises:
-        PipelineError: the installed libraries build a component with another number of parameters.
+        PipelineError: the model is no pipeline, or the installed libraries build a component with another number of
+            parameters.
 
     >>> from autotune.zoo.recipes import find
     >>> pipe = build(find("sd15"))
     >>> pipe.device.type, pipe.unet.num_parameters()
     ('meta', 859520964)
     """
+    require_pipeline(recipe)
+    wanted = dtype or common({part.dtype for part in recipe.components})
+    return assemble(recipe, {part.name: component(recipe, part.name, dtype=wanted) for part in recipe.components})
+
+
+def assemble(recipe: Recipe, networks: Mapping[str, Any]) -> DiffusionPipeline:
+    """The recipe's pipeline around these networks: scheduler, tokenizers and image processors made, the optional left out."""
     with quiet():
         import diffusers
         import transformers
 
-        parts: dict[str, Any] = {part.name: _component(recipe.name, part) for part in recipe.components}
+        parts = dict(networks)
         for tokenizer in recipe.tokenizers:
-            config = parts[tokenizer.name.replace("tokenizer", "text_encoder")].config
+            encoder = parts.get(tokenizer.name.replace("tokenizer", "text_encoder"), parts["text_encoder"])
             parts[tokenizer.name] = stand_in(
-                tokenizer.class_name, tokenizer.model_max_length, config, pad_token=tokenizer.pad_token
+                tokenizer.class_name, tokenizer.model_max_length, encoder.config, pad_token=tokenizer.pad_token
             )
         for name, class_name in recipe.image_processors.items():
             parts[name] = getattr(transformers, class_name)()
-        scheduler = getattr(diffusers, recipe.scheduler.class_name)
-        parts["scheduler"] = scheduler.from_config(deepcopy(recipe.scheduler.arguments))
-        pipe = getattr(diffusers, recipe.pipeline_class)(**parts, **recipe.init_arguments)
+        if recipe.scheduler is not None:
+            scheduler = getattr(diffusers, recipe.scheduler.class_name)
+            parts["scheduler"] = scheduler.from_config(deepcopy(recipe.scheduler.arguments))
+        pipeline_class = getattr(diffusers, recipe.pipeline_class or "")
+        absent = dict.fromkeys(
+            signature(pipeline_class.__init__).parameters.keys() & pipeline_class._optional_components
+        )
+        pipe = pipeline_class(**{**absent, **parts}, **recipe.init_arguments)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def _component(model: str, recipe: ComponentRecipe) -> torch.nn.Module:
-    cls = getattr(import_module(recipe.module or recipe.library), recipe.class_name)
-    module = network(cls, recipe.arguments, dtype=recipe.dtype)
+def common(dtypes: Collection[str]) -> DtypeName:
+    """The precision in which networks that are published in these run together: half, if any of them is.
+
+    >>> common({"float32", "bfloat16"})
+    'bfloat16'
+    """
+    return next(name for name in ("bfloat16", "float16", "float32") if name in dtypes)
+
+
+def component(recipe: Recipe, name: str, *, dtype: DtypeName | None = None) -> torch.nn.Module:
+    """One of the recipe's networks on the meta device, in that precision or else the published one.
+
+    Raises:
+        PipelineError: the model has no such network, or the installed libraries build it with another number of parameters.
+
+    >>> from autotune.zoo.recipes import recipes
+    >>> component(recipes()["taesd"], "vae").num_parameters()
+    2445063
+    """
+    with quiet():
+        part = recipe.component(name)
+        module = network(class_of(part), part.arguments, dtype=dtype or part.dtype)
     found = sum(parameter.numel() for parameter in module.parameters())
-    if found != recipe.parameters:
-        version = import_module(recipe.library).__version__
+    if found != part.parameters:
+        version = import_module(part.library).__version__
         raise PipelineError(
-            f"{model} {recipe.name}: {recipe.class_name} should have {recipe.parameters} parameters, but "
-            f"{recipe.library} {version} builds it with {found}; load the pipeline itself and pass that instead"
+            f"{recipe.name} {name}: {part.class_name} should have {part.parameters} parameters, but "
+            f"{part.library} {version} builds it with {found}; load the pipeline itself and pass that instead"
         )
     return module
+
+
+def class_of(part: ComponentRecipe) -> Any:
+    """The class of a recipe's network."""
+    return getattr(import_module(part.module or part.library), part.class_name)
 
 
 def network(cls: Any, configuration: Mapping[str, Any], *, dtype: str) -> torch.nn.Module:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from autotune.errors import PipelineError
 from autotune.zoo.folder import CONFIG_FILES, INDEX
-from autotune.zoo.recipes import names
 
 __all__ = ["download"]
 
@@ -61,4 +60,4 @@ def _reason(error: Exception) -> str:
 
 
 def _without_hub() -> str:
-    return f"without the hub, a zoo name ({', '.join(names())}) or a local folder of its configuration files works"
+    return "without the hub, a zoo name such as sd15 or a local folder of its configuration files works"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autotune.errors import PipelineError
+from autotune.errors import PipelineError, nearest
 from autotune.zoo.recipes import find, names
 
 __all__ = ["Located", "locate"]
@@ -40,8 +40,9 @@ def locate(model: str | Path) -> Located:
         from autotune.zoo.hub import download
 
         return _folder(download(text), text)
+    shown = shortened(text)
     raise PipelineError(
-        f"no model {shortened(text)!r}: it is no folder here, and the zoo holds {', '.join(names())}; "
+        f"no model {shown!r}: it is no folder here and no name in the zoo; nearest: {nearest(shown, names())}; "
         "a hub id has the form owner/name"
     )
 
@@ -59,11 +60,12 @@ def _is_folder(text: str) -> bool:
 
 
 def _folder(path: Path, name: str) -> Located:
+    from autotune.zoo.build import common
     from autotune.zoo.folder import build_folder, read, source_key
 
     sources = read(path)
     pipe = build_folder(sources)
     stated = {str(part.dtype).removeprefix("torch.") for part in pipe.components.values() if hasattr(part, "dtype")}
     if len(stated) > 1:  # loaded as found, encoders in half precision and the rest in fp32 do not run together
-        pipe = build_folder(sources, dtype=next(name for name in ("bfloat16", "float16", "float32") if name in stated))
+        pipe = build_folder(sources, dtype=common(stated))
     return Located(pipe, name, source_key(sources))

@@ -1,8 +1,10 @@
 """Tokenizers that need no files: real transformers objects with a vocabulary made up here.
 
 What a stand-in keeps of the published tokenizer: its class, the length it pads and cuts to, and special tokens where
-the text encoder looks for them. What it does not keep: the merges. Every character is a token, so the prompt is longer
-in tokens than it really is; shapes do not notice, because pipelines pad and cut to a fixed length.
+the text encoder looks for them. What it does not keep: the merges. For CLIP and T5 every character is a token, so the
+prompt is longer in tokens than it really is; shapes do not notice, because pipelines pad and cut to a fixed length.
+With language models some keep the prompt's own length. There every word is a token, as most English words are in their
+vocabularies of 10^5 and more.
 """
 
 from __future__ import annotations
@@ -26,6 +28,19 @@ _BYTES = "".join(map(chr, [*range(33, 127), *range(161, 173), *range(174, 256), 
 _LEGACY_EOS = 2
 # Length of T5's training sequences (the `n_positions` of its configurations).
 _T5_LENGTH = 512
+# Where the tokenizers of language models cut text before they merge (tokenization_qwen2.py PRETOKENIZE_REGEX; Llama 3's and
+# GLM-4's differ in numbers); a mark such as <|im_start|> is one token to all of them.
+_WORDS = (
+    r"<\|\w+\|>|(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?(?:(?!<\|)[^\s\p{L}\p{N}])+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_WORD, _END, _PAD = "<|word|>", "<|endoftext|>", "<|pad|>"
+# ChatML, the form of Qwen's templates; others differ by a few marks.
+_CHAT = """{% for message in messages %}{{ "<|im_start|>" + message.role + "\n" }}
+{%- if message.content is string %}{{ message.content }}
+{%- else %}{% for part in message.content %}{{ part.text }}{% endfor %}{% endif %}
+{{- "<|im_end|>\n" }}{% endfor %}{% if add_generation_prompt %}{{ "<|im_start|>assistant\n" }}{% endif %}"""
+_Maker = Callable[[int | None, Any, dict[str, str]], Any]
 
 
 def stand_in(
@@ -82,9 +97,45 @@ def _t5(length: int | None, config: Any, special: dict[str, str]) -> PreTrainedT
     )
 
 
-_MAKERS: dict[str, Callable[[int | None, Any, dict[str, str]], PreTrainedTokenizerBase]] = {
+def _words(class_name: str) -> _Maker:
+    """A maker for a language model's tokenizer."""
+
+    def make(length: int | None, config: Any, special: dict[str, str]) -> Any:
+        import transformers
+        from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+
+        text = config.get_text_config()
+        end = _first(getattr(text, "eos_token_id", None), text.vocab_size - 1)
+        ids = {_END: end, _PAD: _first(getattr(text, "pad_token_id", None), end)}
+        ids[_WORD] = next(token for token in range(text.vocab_size) if token not in ids.values())
+        words = Tokenizer(models.WordLevel(ids, unk_token=_WORD))
+        ends = {"unk_token": _WORD, "eos_token": _END, "pad_token": _END if ids[_PAD] == end else _PAD}
+        options = {"model_max_length": length} if length else {}
+        made = getattr(transformers, class_name)(
+            tokenizer_object=words, vocab=ids, chat_template=_CHAT, **{**ends, **options, **special}
+        )
+        made.backend_tokenizer.model = words.model  # the class has made one of characters
+        made.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORDS), behavior="isolated")
+        made.backend_tokenizer.normalizer = None
+        if not class_name.startswith("Qwen"):  # which begins texts with no token of its own
+            begin = processors.TemplateProcessing(single=f"{_WORD} $A", special_tokens=[(_WORD, ids[_WORD])])
+            made.backend_tokenizer.post_processor = begin
+        return made
+
+    return make
+
+
+def _first(ids: int | list[int] | None, otherwise: int) -> int:
+    return otherwise if ids is None else ids[0] if isinstance(ids, list) else ids
+
+
+_LANGUAGE_MODELS = ("GemmaTokenizer", "LlamaTokenizer", "Qwen2Tokenizer")
+_MAKERS: dict[str, _Maker] = {
     "CLIPTokenizer": _clip,
     "CLIPTokenizerFast": _clip,
     "T5Tokenizer": _t5,
     "T5TokenizerFast": _t5,
+    **{f"{name}{suffix}": _words(name) for name in _LANGUAGE_MODELS for suffix in ("", "Fast")},
+    "PreTrainedTokenizerFast": _words("PreTrainedTokenizerFast"),
+    "PixtralProcessor": _words("PreTrainedTokenizerFast"),  # itself it needs torchvision; for text it only calls this
 }

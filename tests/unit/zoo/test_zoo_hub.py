@@ -16,9 +16,7 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, Repo
 from autotune.errors import PipelineError
 from autotune.zoo.hub import download
 
-WITHOUT = (
-    "without the hub, a zoo name (flux1-dev, sd15, sdxl-base-1.0) or a local folder of its configuration files works"
-)
+WITHOUT = "without the hub, a zoo name such as sd15 or a local folder of its configuration files works"
 
 
 ANSWER: Any = SimpleNamespace(headers={}, request=None, status_code=403, url="https://huggingface.co/api/models/a/b")

@@ -1,0 +1,50 @@
+"""The checked-in table of what is traced fully, made anew: every pipeline of the zoo and 40 classes of diffusers."""
+
+from __future__ import annotations
+
+import diffusers
+import pytest
+
+from autotune.zoo.recipes import names
+from benchmarks.coverage import TABLE, Row, rows, table
+from benchmarks.coverage_classes import CLASSES
+
+LEAST_SHARE = 0.9
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Row]:
+    return list(rows())
+
+
+@pytest.mark.slow
+def test_the_table_is_what_tracing_finds(found):
+    assert table(found) == TABLE.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_nine_of_ten_are_traced_fully(found):
+    zoo, classes = found[: len(names())], found[len(names()) :]
+    for part in (zoo, classes):
+        assert sum(not row.reason for row in part) >= LEAST_SHARE * len(part)
+
+
+def test_the_classes_are_forty_and_none_is_deprecated():
+    assert len({known.pipeline_class for known in CLASSES}) == len(CLASSES) == 40
+    for known in CLASSES:
+        cls = getattr(diffusers, known.pipeline_class)
+        assert "deprecated" not in cls.__module__
+        assert not hasattr(cls, "_last_supported_version")
+
+
+def test_the_table_names_every_model_and_class():
+    text = TABLE.read_text(encoding="utf-8")
+    for name in (*names(), *(known.pipeline_class for known in CLASSES)):
+        assert f"\n| {name} | " in text
+
+
+def test_a_table_tells_the_reasons():
+    text = table([Row("one", "Class", "") for _ in names()] + [Row("Two", "one", "vae: no")])
+    assert "| one | Class | full |  |" in text
+    assert "| Two | one | falls back | vae: no |" in text
+    assert f"{len(names())} of {len(names()) + 1} (98 %) are traced fully" in text
