@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from autotune.errors import PipelineError
@@ -93,9 +93,11 @@ def _component(name: str, part: Any) -> Component:
     buffers = dict(part.named_buffers())
     persistent = {id(buffers[key]): buffers[key] for key in part.state_dict() if key in buffers}
     bytes_by_dtype: dict[str, int] = {}
-    for tensor in (*tensors.values(), *persistent.values()):
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        bytes_by_dtype[dtype] = bytes_by_dtype.get(dtype, 0) + tensor.numel() * tensor.itemsize
+    scales = [scale for module in part.modules() for scale in _quantiser_scales(module)]
+    for tensor in (*tensors.values(), *persistent.values(), *scales):
+        for stored in _stored(tensor):
+            dtype = str(stored.dtype).removeprefix("torch.")
+            bytes_by_dtype[dtype] = bytes_by_dtype.get(dtype, 0) + stored.numel() * stored.itemsize
     return Component(
         name=name,
         role=_role(name, part),
@@ -119,6 +121,28 @@ def _parameters(part: Any) -> dict[str, Any]:
                 waiting = held[name].data_ptr() if parameter.is_meta and name in held else 0
                 found.setdefault(waiting or id(parameter), (f"{path}.{name}" if path else name, parameter))
     return dict(found.values())
+
+
+def _stored(tensor: Any) -> Iterator[Any]:
+    """The plain tensors that a parameter is made of: itself, or what a quantiser's class packs into it."""
+    names = tensor.__tensor_flatten__()[0] if hasattr(tensor, "__tensor_flatten__") else ()
+    if not names:
+        yield tensor
+    for name in names:
+        yield from _stored(getattr(tensor, name))
+    state = getattr(tensor, "quant_state", None)  # bitsandbytes: absmax and code book, and again those of absmax
+    for holder in (state, getattr(state, "state2", None)):
+        if holder is not None:
+            yield from (
+                value for value in vars(holder).values() if hasattr(value, "itemsize") and hasattr(value, "numel")
+            )
+
+
+def _quantiser_scales(module: Any) -> Iterator[Any]:
+    """Row scales of bitsandbytes' int8 layers: at the weight before the first call, at the layer's state after it."""
+    holders = (getattr(module, "weight", None), getattr(module, "state", None))
+    found = {id(scale): scale for holder in holders for scale in [getattr(holder, "SCB", None)] if scale is not None}
+    yield from found.values()
 
 
 def _role(name: str, part: Any) -> Role:

@@ -21,11 +21,16 @@ from torch.utils._pytree import tree_leaves
 
 from autotune.records.estimate import PhaseName
 from autotune.records.trace import DTYPES, Attention, EventKind, OpClass, Segment
+from autotune.trace.masks import nonzero, without_masks
 from autotune.trace.operators import dtype_code, op_kind
 
-__all__ = ["Borders", "Recorder", "Tape"]
+__all__ = ["Borders", "Op", "Recorder", "Tape"]
+
+Op = tuple[int, int, float, float, int, tuple[int, int, int]]
+"""A kernel: its class, type, FLOPs, bytes moved, launches, and a convolution's bytes (`Segment.op_conv_bytes`)."""
 
 _WEIGHT = -1
+_NO_CONVOLUTION = (0, 0, 0)
 
 
 class Tape:
@@ -33,7 +38,7 @@ class Tape:
 
     def __init__(self) -> None:
         self.events: list[tuple[int, int, int]] = []
-        self.ops: list[tuple[int, int, float, float, int, int]] = []
+        self.ops: list[Op] = []
         self.attentions: list[Attention] = []
         self.modules: dict[str, int] = {}
 
@@ -54,7 +59,7 @@ class Tape:
             op_flops=np.array(ops[2], dtype=np.float64),
             op_bytes=np.array(ops[3], dtype=np.float64),
             op_kernels=np.array(ops[4], dtype=np.int32),
-            op_conv_bytes=np.array(ops[5], dtype=np.int64),
+            op_conv_bytes=np.array(ops[5], dtype=np.int64).reshape(-1, 3),
             attentions=tuple(self.attentions),
             modules=tuple(self.modules),
             weights=weights,
@@ -174,12 +179,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 inputs += [t for t in listed if isinstance(t, torch.Tensor)]
         moved = [min(t.numel() * t.itemsize, t.untyped_storage().nbytes()) for t in (*inputs, *outputs)]
         flops = kind.flops(*args, **kwargs, out_val=out) if kind.flops else 0
-        conv_bytes, op_class = 0, kind.op_class
+        conv_bytes, op_class = _NO_CONVOLUTION, kind.op_class
         if op_class == OpClass.CONV:
             if _is_nhwc(args[1]):
                 op_class = OpClass.CONV_NHWC
             elif max(args[1].shape[2:], default=1) > 1:
-                conv_bytes = args[0].numel() * args[0].itemsize + sum(t.numel() * t.itemsize for t in outputs)
+                op_class = OpClass.CONV_3D if args[1].dim() == 5 else OpClass.CONV
+                conv_bytes = (_bytes(args[0]), sum(map(_bytes, outputs)), _bytes(args[1]))
         main = inputs[0] if inputs else outputs[0]
         self.tape.ops.append((op_class, dtype_code(main.dtype), flops, sum(moved), 1, conv_bytes))
         self._event(EventKind.OP, len(self.tape.ops) - 1, 0)
@@ -189,7 +195,7 @@ class Borders(TorchFunctionMode):
     """Where fakes meet code that wants numbers, and where attention is one event whatever the CPU makes of it.
 
     `.numpy()`, `.item()` and truth values of a fake are zeros and False: enough for post-processing and for safety
-    checkers, which look at values only to blank an image.
+    checkers, which look at values only to blank an image. What masks select is told by `masks.py`.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -202,6 +208,12 @@ class Borders(TorchFunctionMode):
             return self._attention(func, args, kwargs)
         if func in _VALUES and isinstance(args[0], FakeTensor):
             return _VALUES[func](args[0])
+        if func is torch.Tensor.__getitem__ and isinstance(args[0], FakeTensor):
+            with self.recorder.pause():
+                index = without_masks(args[1])
+            return func(args[0], index)
+        if func in _NONZERO and isinstance(args[0], FakeTensor) and not kwargs.get("as_tuple"):
+            return nonzero(args[0])
         return func(*args, **kwargs)
 
     def _attention(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -226,6 +238,10 @@ class Borders(TorchFunctionMode):
         return out
 
 
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.itemsize
+
+
 def _is_nhwc(weight: torch.Tensor) -> bool:
     """Strictly channels-last: a 1x1 weight is in both orders at once."""
     return weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
@@ -236,6 +252,7 @@ def _zeros(tensor: FakeTensor) -> Any:
     return np.zeros(tuple(tensor.shape), dtype=str(dtype).removeprefix("torch."))
 
 
+_NONZERO = (torch.nonzero, torch.Tensor.nonzero)
 _VALUES: dict[Any, Any] = {
     torch.Tensor.numpy: _zeros,
     torch.Tensor.__array__: _zeros,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from autotune.trace.shapes import Shape
 from autotune.trace.shortcuts import Shortcuts
 from autotune.trace.turns import denoiser_calls
 from autotune.trace.twin import ENTRY_POINTS, UntraceableError, born, networks, own_tensors, set_precision, twin_of
-from autotune.trace.weights import block_bytes, buffer_bytes, own_bytes, precision, weight_bytes
+from autotune.trace.weights import block_bytes, buffer_bytes, own_bytes, precision, tensor_bytes, weight_bytes
 
 __all__ = ["Session"]
 
@@ -93,6 +94,7 @@ class Session:
         self._start()
         self._calls = []
         self.twin.__dict__["scheduler"] = copy.deepcopy(self._scheduler)
+        tensors = {path: own for name, part in self._parts.items() for path, own in tensor_bytes(part, name).items()}
         untraced: dict[str, str] = {}
         arguments = dict(call)
         if "num_inference_steps" in arguments:
@@ -116,6 +118,7 @@ class Session:
             weights=self._initial_weights,
             resident_buffers={name: buffer_bytes(part) for name, part in self._parts.items()},
             blocks={path: size for name, part in self._parts.items() for path, size in block_bytes(part, name).items()},
+            tensors=tensors,
             denoiser_calls=denoiser_calls(
                 self._scheduler, self._recorded_calls(), recorded_steps=recorded_steps, steps=steps, strength=strength
             ),
@@ -232,8 +235,9 @@ class Session:
         module.register_forward_hook(lambda m, _, __: recorder.leave(path, own_bytes(m, offloads_buffers)))
 
     def _inside(self, name: str, method: str, function: Callable[..., Any], buffers: bool) -> Callable[..., Any]:
-        """The component's method with fake inputs, between two cuts of the tape."""
+        """The component's method with fake inputs, between two cuts of the tape. Pipelines read its signature (SVD's)."""
 
+        @wraps(function, updated=())
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if self._depth:
                 return function(*args, **kwargs)

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from autotune.records.trace import EventKind
-from autotune.trace.record import Recorder, Tape
+from autotune.trace.record import Op, Recorder, Tape
 
 __all__ = ["Shortcuts"]
 
@@ -41,7 +41,7 @@ class _Recording(NamedTuple):
 
     path: str
     events: list[tuple[int, int, int]]
-    ops: list[tuple[int, int, float, float, int, int]]
+    ops: list[Op]
     attentions: list[Any]
     modules: list[str]
     starts: tuple[int, int, int]

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from autotune.trace.quantized import stand_in
+
 __all__ = ["ENTRY_POINTS", "UntraceableError", "born", "networks", "own_tensors", "set_precision", "twin_of"]
 
 # Attributes that accelerate and diffusers hang on a module when they wrap its forward
@@ -59,15 +61,21 @@ def born(mode: FakeTensorMode, tensor: torch.Tensor, dtype: torch.dtype | None =
 def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:
     """A shallow copy of the pipeline whose networks are weightless.
 
-    A component with weights of a class of their own (quantised ones), or with a function in place of some module's `forward`,
-    raises `UntraceableError` when it is called: a plain fake would not show what it does, the function would call the original.
+    Quantised linear layers become stand-ins of their stored bytes. A component with other weights of a class of their own, or
+    with a function in place of some module's `forward`, raises `UntraceableError` when it is called: a plain fake would not
+    show what it does, the function would call the original.
     """
     memo: dict[int, Any] = {}
     parts = networks(pipe)
-    for part in parts.values():
+    strange: dict[str, set[str]] = {name: set() for name in parts}
+    for name, part in parts.items():
         tied: dict[int, torch.Tensor] = {}
         for module in part.modules():
-            _remember(module, mode, memo, tied)
+            original = stand_in(module) or module
+            _remember(original, mode, memo, tied)
+            if original is not module:
+                memo[id(module)] = copy.deepcopy(original, memo)
+            strange[name] |= {type(t).__name__ for t in own_tensors(original) if type(t) not in _PLAIN_TENSORS}
     twin = copy.copy(pipe)
     for name, part in parts.items():
         ghost = copy.deepcopy(part, memo)
@@ -77,10 +85,9 @@ def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:
             for attribute in _HOOK_ATTRIBUTES:
                 module.__dict__.pop(attribute, None)
             _forget_callers_hooks(module)
-        strange = {type(t).__name__ for t in (*part.parameters(), *part.buffers()) if type(t) not in _PLAIN_TENSORS}
         by_hand = any(isinstance(vars(module).get("forward"), FunctionType) for module in ghost.modules())
-        if strange or by_hand:
-            refuse = _refusing(f"weights of class {', '.join(sorted(strange))}" if strange else _BY_HAND)
+        if strange[name] or by_hand:
+            refuse = _refusing(f"weights of class {', '.join(sorted(strange[name]))}" if strange[name] else _BY_HAND)
             ghost.__dict__.update({method: refuse for method in ENTRY_POINTS if hasattr(ghost, method)})
         twin.__dict__[name] = ghost
     for name, part in pipe.components.items():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
-__all__ = ["block_bytes", "buffer_bytes", "own_bytes", "precision", "weight_bytes"]
+__all__ = ["block_bytes", "buffer_bytes", "own_bytes", "precision", "tensor_bytes", "weight_bytes"]
 
 _ALIGNMENT_BYTES = 512  # kMinBlockSize of the CUDA caching allocator, c10/cuda/CUDACachingAllocator.cpp
 
@@ -55,3 +57,19 @@ def block_bytes(part: torch.nn.Module, path: str) -> dict[str, int]:
         elif isinstance(child, torch.nn.ModuleList | torch.nn.Sequential):
             blocks |= {f"{path}.{name}.{index}": weight_bytes(block) for index, block in child.named_children()}
     return blocks
+
+
+def tensor_bytes(part: torch.nn.Module, path: str) -> dict[str, tuple[int, ...]]:
+    """Bytes of each module's own tensors, by path, in the order of `torch.nn.Module._apply`: children, parameters, buffers."""
+    seen: set[int] = set()
+
+    def visit(module: torch.nn.Module, path: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for name, child in module.named_children():
+            yield from visit(child, f"{path}.{name}")
+        held = (*module._parameters.values(), *module._buffers.values())
+        own = [tensor for tensor in held if tensor is not None and id(tensor) not in seen]
+        seen.update(map(id, own))
+        if own:
+            yield path, tuple(tensor.numel() * tensor.itemsize for tensor in own)
+
+    return dict(visit(part, path))
