@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,11 +16,12 @@ from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate, Front
 from autotune.records.model import DenoiserFacts
 from autotune.records.plan import EXECUTION_LEVERS, LEVERS, Plan
+from autotune.search.front import pareto
 from autotune.search.space import Space
 from autotune.search.study import search
 from autotune.simulate.replay import Replayer
 
-__all__ = ["as_it_is", "estimates", "facts_for", "front_of", "space_of"]
+__all__ = ["as_it_is", "collecting_no_garbage", "estimates", "facts_for", "front_of", "space_of"]
 
 
 def front_of(
@@ -30,7 +31,7 @@ def front_of(
     kept = dict(keep or {})
     subject = Subject(job.pipe, job.device, job.largest, allowed=frozenset(allow))
     _check_kept(subject, kept)
-    with _no_garbage_collection():
+    with collecting_no_garbage():
         recordings = _recordings(job)
         subject = subject._replace(denoisers=_facts(job, recordings, prove=bool(kept.get("batch_split"))))
         _check_kept(subject, kept)
@@ -39,18 +40,19 @@ def front_of(
         if next(space.plans(), None) is None:
             check(subject, Plan(**{name: values[0] for name, values in space.values.items()}))
             raise PlanError("the levers that are fixed leave no plan; fix fewer of them")
-        estimate = _estimator(job, recordings, space)
-    found = search(space, estimate, progress=lambda done, total: job.tell("searching", done, total))
+        replayers = _replayers(job, recordings, space)
+    found = search(space, _worst(replayers), progress=lambda done, total: job.tell("searching", done, total))
+    front = pareto([_exact(replayers, candidate) for candidate in found.front])
     usual = Plan(offload="model" if "model" in space.values["offload"] else "none", id="baseline")
     same = next((c for c in found.evaluated if c.plan.same_as(usual)), None)
     return Front(
         model=job.model.name,
         device=job.device,
         workload=job.largest,
-        candidates=found.front,
+        candidates=front,
         searched=len(found.evaluated),
         denoisers=dict(subject.denoisers),
-        baseline=same,
+        baseline=same and _exact(replayers, same),
     )
 
 
@@ -70,13 +72,14 @@ def as_it_is(job: Job) -> Candidate:
 def estimates(job: Job, plans: Sequence[Plan], *, untouched: bool = False) -> list[Estimate]:
     """What each of these plans costs; with `untouched` the pipeline runs as it is, whatever they say of its code."""
     values = {name: tuple(dict.fromkeys(getattr(plan, name) for plan in plans)) for name in LEVERS}
-    with _no_garbage_collection():
-        return _estimator(job, _recordings(job, untouched=untouched), Space(values=values))(plans)
+    with collecting_no_garbage():
+        replayers = _replayers(job, _recordings(job, untouched=untouched), Space(values=values))
+    return [_largest(replayer.exact(plan) for replayer in replayers) for plan in plans]
 
 
 def facts_for(job: Job) -> dict[str, DenoiserFacts]:
     """What a weightless call shows of the denoisers, batch included: needed to split it."""
-    with _no_garbage_collection():
+    with collecting_no_garbage():
         return _facts(job, _recordings(job), prove=True)
 
 
@@ -104,9 +107,9 @@ def _space(subject: Subject) -> Space:
     )
 
 
-def _estimator(job: Job, recordings: Sequence[Recordings], space: Space) -> Callable[[Sequence[Plan]], list[Estimate]]:
-    """An estimate for each plan; of several workloads the one that needs most counts."""
-    replayers = [
+def _replayers(job: Job, recordings: Sequence[Recordings], space: Space) -> list[Replayer]:
+    """One for each workload."""
+    return [
         Replayer(
             recording.traces(space),
             model=job.model,
@@ -117,15 +120,27 @@ def _estimator(job: Job, recordings: Sequence[Recordings], space: Space) -> Call
         for recording in recordings
     ]
 
+
+def _worst(replayers: Sequence[Replayer]) -> Callable[[Sequence[Plan]], list[Estimate]]:
+    """A quick estimate for each plan; of several workloads the one that needs most counts."""
+
     def worst(plans: Sequence[Plan]) -> list[Estimate]:
-        answers = zip(*(replayer(plans) for replayer in replayers), strict=True)
-        return [max(several, key=lambda estimate: estimate.needed_bytes) for several in answers]
+        return [_largest(several) for several in zip(*(replayer(plans) for replayer in replayers), strict=True)]
 
     return worst
 
 
+def _exact(replayers: Sequence[Replayer], candidate: Candidate) -> Candidate:
+    """The candidate with bytes from a replay of the allocator."""
+    return candidate.model_copy(update={"estimate": _largest(replayer.exact(candidate.plan) for replayer in replayers)})
+
+
+def _largest(estimates: Iterable[Estimate]) -> Estimate:
+    return max(estimates, key=lambda estimate: estimate.needed_bytes)
+
+
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def collecting_no_garbage() -> Iterator[None]:
     """A trace makes a hundred thousand small objects and no cycles: collecting in between doubles its time."""
     was_on = gc.isenabled()
     gc.disable()

@@ -35,6 +35,8 @@ class Phase(Record):
     """Time spent moving weights."""
     moment: str
     """The module at the peak."""
+    components: dict[str, int] = {}
+    """The part of `weights_bytes` that is each component's."""
 
     @property
     def latency_s(self) -> float:

@@ -46,6 +46,8 @@ class OpClass(IntEnum):
     COPY = 5
     CONV_NHWC = 6
     """A convolution whose weights are in channels-last order."""
+    CONV_3D = 7
+    """A convolution over frames, height and width."""
 
 
 class Attention(Record):
@@ -92,7 +94,8 @@ class Segment(Record):
     op_kernels: NDArray[np.int32]
     """How many launches the row stands for, shape `(ops,)`."""
     op_conv_bytes: NDArray[np.int64]
-    """Bytes in and out of a convolution that needs layout copies (a kernel larger than 1, NCHW), else 0; shape `(ops,)`."""
+    """Of a convolution that needs layout copies (a kernel larger than 1, NCHW) the bytes of its input, output and weight, else
+    zeros; shape `(ops, 3)`."""
     attentions: tuple[Attention, ...] = ()
     """The attention table."""
     modules: tuple[str, ...] = ()
@@ -112,6 +115,8 @@ class Trace(Record):
     """The part that stays on the device under sequential offload."""
     blocks: dict[str, int] = {}
     """Bytes of the blocks that group offload moves, by path; what of a component is in none comes with its first call."""
+    tensors: dict[str, tuple[int, ...]] = {}
+    """Bytes of the tensors that each module holds itself, by path, in the order in which `Module.to` moves them; ties once."""
     denoiser_calls: int
     """Calls of the denoiser in the whole workload; two turns or so are recorded."""
     untraced: dict[str, str] = {}

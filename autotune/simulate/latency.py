@@ -19,7 +19,13 @@ __all__ = ["LATENCY_MARGIN", "SegmentTime", "moved_s", "on_host_s", "segment_tim
 
 # Share of the peak rate, by class: matrix products, NCHW and NHWC convolutions, attention (flash 0.5, efficient 0.35), the
 # rest is bound by bandwidth. Share of the peak bandwidth for reductions and for pointwise kernels.
-_COMPUTE_SHARE = {OpClass.GEMM: 0.65, OpClass.CONV: 0.45, OpClass.CONV_NHWC: 0.60, OpClass.ATTENTION: 0.50}
+_COMPUTE_SHARE = {
+    OpClass.GEMM: 0.65,
+    OpClass.CONV: 0.45,
+    OpClass.CONV_3D: 0.45,
+    OpClass.CONV_NHWC: 0.60,
+    OpClass.ATTENTION: 0.50,
+}
 _ATTENTION_SHARE = {"flash": 0.50, "efficient": 0.35, "math": 0.25, "cpu": 0.30}
 _BANDWIDTH_SHARE = {OpClass.NORM: 0.6}
 _BANDWIDTH_SHARE_ELSE = 0.8
@@ -120,7 +126,7 @@ def _compute_s(
 ) -> NDArray[np.float64]:
     rates = np.array([_rate(device, name, tf32=tf32) for name in DTYPES])
     conv_rates = np.array([_rate(device, name, tf32=True) for name in DTYPES])  # torch allows TF32 to cuDNN by default
-    convolved = (op_class == OpClass.CONV) | (op_class == OpClass.CONV_NHWC)
+    convolved = np.isin(op_class, (OpClass.CONV, OpClass.CONV_3D, OpClass.CONV_NHWC))
     peak = np.where(convolved, conv_rates[op_dtype], rates[op_dtype])
     share = np.ones(len(flops))
     for kind, value in _COMPUTE_SHARE.items():

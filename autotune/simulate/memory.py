@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.records.device import Device
-from autotune.records.trace import DTYPES, EventKind, Segment
-from autotune.simulate.attention import kernel_of, temporary_bytes
-from autotune.simulate.workspace import conv_workspace_share
+from autotune.records.trace import EventKind, Segment
+from autotune.simulate.program import inside_attention, temporaries
 
 __all__ = ["Granularity", "Peak", "SegmentMemory", "Stream", "segment_memory"]
 
@@ -83,9 +82,9 @@ def segment_memory(
         sizes = -(-sizes // _MIN_BLOCK_BYTES) * _MIN_BLOCK_BYTES
     signs = (kind == EventKind.ALLOC).astype(np.int64) - (kind == EventKind.FREE)
     if device.kind == "cuda":
-        signs[_inside_attention(segment)] = 0
+        signs[inside_attention(segment)] = 0
     live = np.cumsum(signs * sizes)
-    temporary = _temporaries(segment, device, attention)
+    temporary = temporaries(segment, device, attention)
     block_sizes = np.array([(blocks or {}).get(path, 0) for path in segment.modules], dtype=np.int64)
     border = (kind == EventKind.ENTER) | (kind == EventKind.EXIT)
     in_blocks = np.zeros_like(live)
@@ -122,32 +121,6 @@ def _stream(
 def _peak(segment: Segment, live: NDArray[np.int64], temporary: NDArray[np.int64], leaves: NDArray[np.int64]) -> Peak:
     index = int(np.argmax(live + temporary + leaves))
     return Peak(int(live[index]), int(temporary[index]), int(leaves[index]), _open_module(segment, index))
-
-
-def _temporaries(segment: Segment, device: Device, chosen: str) -> NDArray[np.int64]:
-    """Bytes that kernels hold while they run, at the event that ends each: inputs and outputs are alive there."""
-    temporary = np.zeros(len(segment.kind), dtype=np.int64)
-    if device.kind == "cuda":
-        shares = np.array([conv_workspace_share(device, name) for name in DTYPES])
-        ops = np.flatnonzero(segment.kind == EventKind.OP)
-        rows = segment.ref[ops]
-        temporary[ops] = (segment.op_conv_bytes[rows] * shares[segment.op_dtype[rows]]).astype(np.int64)
-        held = [temporary_bytes(attention, kernel_of(attention, device, chosen)) for attention in segment.attentions]
-        ends = np.flatnonzero(segment.kind == EventKind.ATTENTION_END)
-        temporary[ends] = np.array(held, dtype=np.int64)[segment.ref[ends]] if held else 0
-    return temporary
-
-
-def _inside_attention(segment: Segment) -> NDArray[np.bool_]:
-    """Events of storages that come and go within one attention: the CPU's way of doing it."""
-    kind = segment.kind
-    depth = np.cumsum((kind == EventKind.ATTENTION).astype(np.int64) - (kind == EventKind.ATTENTION_END))
-    inside = depth > 0
-    born = np.unique(segment.ref[inside & (kind == EventKind.ALLOC)])
-    gone = np.unique(segment.ref[inside & (kind == EventKind.FREE)])
-    passing = np.intersect1d(born, gone)
-    result: NDArray[np.bool_] = inside & ((kind == EventKind.ALLOC) | (kind == EventKind.FREE))
-    return result & np.isin(segment.ref, passing)
 
 
 def _open_module(segment: Segment, index: int) -> str:

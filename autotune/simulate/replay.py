@@ -15,12 +15,15 @@ from autotune.records.model import Model
 from autotune.records.plan import Plan, group_offload
 from autotune.records.trace import Segment, Trace
 from autotune.simulate.latency import LATENCY_MARGIN, moved_s, on_host_s, segment_time, setup_s
+from autotune.simulate.margins import margin_bytes
 from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
+from autotune.simulate.program import Program, program
 from autotune.simulate.ram import undo_bytes, waiting_bytes
 from autotune.simulate.residency import Stay, residency
 from autotune.simulate.streams import Brought, brought
+from autotune.simulate.timeline import Timeline, Usage
 from autotune.simulate.untraced import completed, unknown_bytes
-from autotune.simulate.workspace import context_bytes, cublas_bytes, margin_bytes, slack_bytes
+from autotune.simulate.workspace import context_bytes, cublas_bytes, slack_bytes
 
 __all__ = ["ACCOUNTED", "Replayer"]
 
@@ -44,9 +47,14 @@ ACCOUNTED: dict[str, str] = {
 class _Moment(NamedTuple):
     """The peak of one segment under one plan."""
 
-    weights_bytes: int
+    components: Mapping[str, int]
+    """Weights that are there for the whole segment, by component."""
     peak: Peak
     base_bytes: int
+
+    @property
+    def weights_bytes(self) -> int:
+        return sum(self.components.values())
 
     @property
     def total_bytes(self) -> int:
@@ -81,6 +89,8 @@ class Replayer:
         self._roles = {part.name: part.role for part in model.components}
         self._memory: dict[tuple[int, str], SegmentMemory] = {}
         self._seconds: dict[tuple[int, bool, str, str], float] = {}
+        self._programs: dict[tuple[int, str], Program] = {}
+        self._usages: dict[tuple[object, ...], Usage] = {}
 
     def __call__(self, plans: Sequence[Plan]) -> list[Estimate]:
         """One estimate a plan."""
@@ -102,7 +112,7 @@ class Replayer:
             allocated_bytes=reserved - slack,
             reserved_bytes=reserved,
             process_bytes=top.peak_bytes,
-            margin_bytes=margin_bytes(self._device, top.peak_bytes) + unknown_bytes(trace),
+            margin_bytes=margin_bytes(self._device, plan.offload, top.peak_bytes) + unknown_bytes(trace),
             host_ram_bytes=waiting + undo,
             setup_s=setup_s(plan.compile),
             undo_bytes=undo,
@@ -112,6 +122,53 @@ class Replayer:
             source="catalogue",
             notes=tuple(f"{name} could not be traced ({why}): weights only" for name, why in trace.untraced.items()),
         )
+
+    def exact(self, plan: Plan) -> Estimate:
+        """The estimate with the bytes of an allocator that every tensor has gone through."""
+        quick = self.estimate(plan)
+        if self._device.kind == "cpu":
+            return quick
+        usage = self._usage(plan)
+        context = context_bytes(self._device)
+        phases = []
+        for phase in quick.phases:
+            peak = context + usage.reserved_bytes.get(phase.name, 0)
+            used = phase.weights_bytes + phase.activations_bytes + phase.workspace_bytes
+            phases.append(phase.model_copy(update={"peak_bytes": peak, "overhead_bytes": peak - used}))
+        process = context + usage.peak_reserved_bytes
+        return quick.model_copy(
+            update={
+                "phases": tuple(phases),
+                "allocated_bytes": usage.peak_allocated_bytes,
+                "reserved_bytes": usage.peak_reserved_bytes,
+                "process_bytes": process,
+                "margin_bytes": margin_bytes(self._device, plan.offload, process)
+                + unknown_bytes(self._traces[plan.execution]),
+            }
+        )
+
+    def timeline(self, plan: Plan, *, graphed: frozenset[str] = frozenset()) -> Timeline:
+        """The plan's call, to be run on an allocator; see `Timeline` for `graphed`."""
+        return Timeline(
+            self._traces[plan.execution],
+            model=self._model,
+            plan=plan,
+            device=self._device,
+            program=lambda segment: self._program_of(segment, plan.attention),
+            graphed=graphed,
+        )
+
+    def _usage(self, plan: Plan) -> Usage:
+        key = (plan.execution, plan.offload, plan.text_encoders)  # other levers change no bytes
+        if key not in self._usages:
+            self._usages[key] = self.timeline(plan).run()
+        return self._usages[key]
+
+    def _program_of(self, segment: Segment, attention: str) -> Program:
+        key = (id(segment), attention)
+        if key not in self._programs:
+            self._programs[key] = program(segment, self._device, attention)
+        return self._programs[key]
 
     def _costs(self, trace: Trace, plan: Plan) -> list[_Cost]:
         stays = residency(self._model, plan, [segment.component for segment in trace.segments])
@@ -128,10 +185,9 @@ class Replayer:
             self._memory_of(segment, trace, plan),
             trace.weights | segment.weights,
         )
-        held = sum(weights[there] for there in stay.components)
+        held = {there: weights[there] for there in sorted(stay.components)}
         if plan.offload == "sequential":
-            excluded = self._model.excluded_from_offload
-            held += sum(size for other, size in trace.resident_buffers.items() if other not in excluded)
+            held = {other: held.get(other, size) for other, size in trace.resident_buffers.items()}
         if plan.text_encoders == "cpu" and self._roles.get(name) == "text_encoder":
             return _Cost(segment, _Moment(held, Peak(0, 0, 0, name), live_bytes), on_host_s(segment), 0.0)
         compute_s = self._compute_s(segment, plan)
@@ -142,7 +198,9 @@ class Replayer:
                 memory, plan.offload, role=self._roles[name], rest_bytes=weights[name] - in_blocks,
                 device=self._device, compute_s=compute_s,
             )  # fmt: skip
-        moment = _Moment(held + came.base_bytes, came.peak, live_bytes)
+        if came.base_bytes:
+            held[name] = held.get(name, 0) + came.base_bytes
+        moment = _Moment(held, came.peak, live_bytes)
         return _Cost(segment, moment, compute_s, self._transfer_s(stay, weights) + came.exposed_s)
 
     def _transfer_s(self, stay: Stay, weights: Mapping[str, int]) -> float:
@@ -152,13 +210,17 @@ class Replayer:
         mine = [cost for cost in costs if cost.segment.phase == name]
         calls = trace.denoiser_calls or self._steps
         if not mine:
-            top = _Moment(0, Peak(0, 0, 0, "nothing"), 0)
+            top = _Moment({}, Peak(0, 0, 0, "nothing"), 0)
         else:
             top = max((cost.moment for cost in mine), key=self._reserved_bytes)
         activations, workspace = top.base_bytes + top.peak.activations_bytes, top.peak.workspace_bytes
         overhead = context_bytes(self._device) + cublas_bytes(self._device)
         overhead += slack_bytes(self._device, activations + workspace)
         weights = top.weights_bytes + top.peak.weights_bytes
+        held = dict(top.components)
+        if top.peak.weights_bytes:
+            runs = top.peak.module.split(".")[0]
+            held[runs] = held.get(runs, 0) + top.peak.weights_bytes
         repeat = _repeated if name == "denoising" else _once
         return Phase(
             name=name,
@@ -170,6 +232,7 @@ class Replayer:
             compute_s=repeat([(cost.segment.turn, cost.compute_s) for cost in mine], calls),
             transfer_s=repeat([(cost.segment.turn, cost.transfer_s) for cost in mine], calls),
             moment=top.peak.module,
+            components={part: size for part, size in held.items() if size},
         )
 
     def _reserved_bytes(self, moment: _Moment) -> int:

@@ -51,5 +51,5 @@ def _empty(component: str, phase: PhaseName) -> Segment:
         op_flops=np.zeros(0),
         op_bytes=np.zeros(0),
         op_kernels=np.zeros(0, np.int32),
-        op_conv_bytes=np.zeros(0, np.int64),
+        op_conv_bytes=np.zeros((0, 3), np.int64),
     )

@@ -6,10 +6,13 @@ one constant each; the error bar covers the rest.
 
 from __future__ import annotations
 
-from autotune.records.device import Device
-from autotune.units import MIB
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["context_bytes", "conv_workspace_share", "cublas_bytes", "margin_bytes", "slack_bytes"]
+from autotune.records.device import Device
+from autotune.units import GIB, MIB
+
+__all__ = ["context_bytes", "conv_workspace_bytes", "cublas_bytes", "slack_bytes"]
 
 # A bare process on an RTX 3090, torch 2.7 + CUDA 12.8: 256 MiB (InvokeAI pull request 9413); P100 291 to 298 and a 16 GB
 # RTX card 297 MiB out of OOM messages (pytorch issue 177406); GTX 1070 107 MiB. Kernels that load lazily add tens of MiB.
@@ -21,19 +24,25 @@ _LAZY_KERNELS_BYTES = 96 * MIB  # CUDA_MODULE_LOADING=LAZY: 64 to 128 MiB as ker
 _CUBLAS_BYTES_LATE = 32 * MIB
 _CUBLAS_BYTES = 8320 * 1024
 
-# cuDNN's tensor-core kernels want NHWC, so an NCHW convolution takes copies of its input and output. In half precision 1.0
-# gives the published peaks of SD 1.5, SDXL and FLUX decodes on A100 and H100 within 1.5 % at batch 1; in fp32 0.5 gives
-# those of SDXL's upcast decode (10.47 GiB allocated in the diffusers loading guide; 5.57 GB reserved on an RTX 4090).
-_CONV_WORKSPACE_SHARE_HALF = 1.0
-_CONV_WORKSPACE_SHARE_FP32 = 0.5
+# cuDNN's tensor-core kernels read and write NHWC. Given NCHW in half precision, the plan that its heuristics name first keeps
+# transposed copies of the input, the output and the weight: that alone gives the published peaks of SD 1.5, SDXL, FLUX,
+# CogVideoX and HunyuanVideo decodes (A100, H100, A10G; torch 2.1 to 2.5) within 0.2 %. In two dimensions a plan with a
+# workspace of 4 GiB or more is passed over: FLUX at batch 4 has a convolution of 2 + 2 GiB whose workspace is 2.5 GiB at most.
+# In three it is not: HunyuanVideo's largest takes 3.6 + 3.2 GiB.
+# Volta makes do with one copy: a V100 (presumed from its memory) decodes SD 1.4 with 3.06 GiB at batch 1 and 4.35 at batch 4.
+# In fp32 (TF32 from Ampere on) one copy is kept, the larger of input and output: SDXL's fp32 decode, 16.83 GiB on an A100.
+_WORKSPACE_LIMIT_BYTES = 4 * GIB
+_VOLTA = (7, 0)
+# Before tensor cores (Pascal) half precision is computed in fp32, from fp32 copies of input and output: SD 1.4 and 2.1
+# decodes at 512 pixels on a GTX 1070 and a P100 within 0.1 %. Of the weight there is an fp32 copy (2 x its bytes) and its
+# Winograd forms; the same cards' UNet peaks, at a convolution from 2560 to 1280 channels, want 7.5 x in all.
+_PASCAL_ACTIVATION_COPIES = 2
+_PASCAL_WEIGHT_COPIES = 7.5
 
 # reserved / allocated of VAE decodes on an RTX 4090: 1.03 at 512, 1.20 at 1024, 1.24 at 2048 pixels (InvokeAI pull request
 # 7674); there activations are nearly all of it.
 _FRAGMENTATION_SHARE = 0.2
 _OPEN_SEGMENT_BYTES = 20 * MIB  # the large pool's segment, c10/core/AllocatorConfig.h large_segment_size
-
-_MARGIN_SHARE = 0.03
-_MARGIN_BYTES = 64 * MIB
 
 
 def context_bytes(device: Device) -> int:
@@ -51,18 +60,25 @@ def cublas_bytes(device: Device) -> int:
     return _CUBLAS_BYTES_LATE if (device.compute_capability or (8, 0))[0] >= 9 else _CUBLAS_BYTES
 
 
-def conv_workspace_share(device: Device, dtype: str) -> float:
-    """Workspace of a convolution as a share of the bytes going in and out."""
+def conv_workspace_bytes(
+    device: Device, dtype: str, conv_bytes: NDArray[np.int64], *, is_3d: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Workspaces of convolutions of this type; rows of `conv_bytes` are the bytes of input, output and weight."""
+    activations, weight = conv_bytes[:, :2], conv_bytes[:, 2]
     if device.kind == "cpu":
-        return 0.0
-    return _CONV_WORKSPACE_SHARE_HALF if dtype in {"float16", "bfloat16"} else _CONV_WORKSPACE_SHARE_FP32
+        return np.zeros(len(conv_bytes), dtype=np.int64)
+    half = dtype in {"float16", "bfloat16"}
+    both: NDArray[np.int64] = activations.sum(axis=1)
+    if (device.compute_capability or (8, 0)) < (7, 0):
+        if not half:
+            return np.zeros_like(both)  # implicit GEMM reads the operands where they are
+        return (_PASCAL_ACTIVATION_COPIES * both + _PASCAL_WEIGHT_COPIES * weight).astype(np.int64)
+    one_copy: NDArray[np.int64] = activations.max(axis=1) + weight
+    several = half and device.compute_capability != _VOLTA
+    takes_all = several & (is_3d | (both + weight < _WORKSPACE_LIMIT_BYTES))
+    return np.where(takes_all, both + weight, one_copy)
 
 
 def slack_bytes(device: Device, changing_bytes: int) -> int:
     """What the caching allocator reserves beyond live tensors, when this many bytes come and go."""
     return 0 if device.kind == "cpu" else round(changing_bytes * _FRAGMENTATION_SHARE) + _OPEN_SEGMENT_BYTES
-
-
-def margin_bytes(device: Device, process_bytes: int) -> int:
-    """Error bar of a prediction that nothing has calibrated yet."""
-    return round(process_bytes * _MARGIN_SHARE) + (0 if device.kind == "cpu" else _MARGIN_BYTES)

@@ -54,7 +54,12 @@ def attention(**changes: Any) -> Attention:
 
 
 def op(
-    op_class: OpClass = OpClass.GEMM, *, dtype: str = "float32", flops: float = 0, moved: float = 0, conv: int = 0
+    op_class: OpClass = OpClass.GEMM,
+    *,
+    dtype: str = "float32",
+    flops: float = 0,
+    moved: float = 0,
+    conv: tuple[int, int, int] = (0, 0, 0),
 ) -> tuple[Any, ...]:
     """One row of a segment's table of kernels."""
     return (op_class, DTYPES.index(dtype), flops, moved, 1, conv)
@@ -88,7 +93,7 @@ def segment(
         op_flops=np.array(columns[2], dtype=np.float64),
         op_bytes=np.array(columns[3], dtype=np.float64),
         op_kernels=np.array(columns[4], dtype=np.int32),
-        op_conv_bytes=np.array(columns[5], dtype=np.int64),
+        op_conv_bytes=np.array(columns[5], dtype=np.int64).reshape(-1, 3),
         attentions=attentions,
         modules=modules,
         weights=weights or {},

@@ -8,8 +8,9 @@ from autotune.records.estimate import PHASES
 from autotune.records.plan import Plan
 from autotune.records.trace import EventKind, OpClass
 from autotune.simulate.latency import moved_s, on_host_s, segment_time, setup_s
+from autotune.simulate.margins import margin_bytes
 from autotune.simulate.replay import Replayer
-from autotune.simulate.workspace import context_bytes, cublas_bytes, margin_bytes, slack_bytes
+from autotune.simulate.workspace import context_bytes, cublas_bytes, slack_bytes
 from autotune.units import GIB
 from tests.unit.handmade import CARD, CPU, model, op, segment, trace
 
@@ -82,7 +83,7 @@ def test_parts_add_up(device, offload):
     slack = slack_bytes(device, estimate.peak_phase.activations_bytes + estimate.peak_phase.workspace_bytes)
     assert estimate.process_bytes == top == estimate.reserved_bytes + context_bytes(device)
     assert estimate.allocated_bytes == estimate.reserved_bytes - slack
-    assert estimate.needed_bytes == top + margin_bytes(device, top)
+    assert estimate.needed_bytes == top + margin_bytes(device, "none", top)
     assert estimate.peak_phase.overhead_bytes == context_bytes(device) + cublas_bytes(device) + slack
     assert estimate.latency_s == pytest.approx(sum(p.compute_s + p.transfer_s for p in estimate.phases))
     assert estimate.transfer_s == pytest.approx(sum(phase.transfer_s for phase in estimate.phases))
@@ -136,7 +137,7 @@ def test_a_component_without_a_trace_counts_with_its_weights_and_a_wider_bar():
         "the pipeline's own code could not be traced (x): weights only",
     )
     assert estimate.phase("decoding").weights_bytes == 2000
-    assert estimate.margin_bytes == margin_bytes(CARD, estimate.process_bytes) + 1000 + 2 * GIB
+    assert estimate.margin_bytes == margin_bytes(CARD, "none", estimate.process_bytes) + 1000 + 2 * GIB
     assert (estimate.latency_margin, traced.latency_margin) == (1.0, 0.35)
     assert traced.notes == ()
 

@@ -1,0 +1,185 @@
+"""One call of a plan on torch's allocator: weights as they come and go, every tensor, every temporary, in their order.
+
+This is the slow and exact way to bytes, some hundred milliseconds a plan; `memory.py` is the fast one, which finds the plans
+worth the trouble. Weights move as accelerate 1.15 and diffusers 0.42 move them; each place names the lines it follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from autotune.records.device import Device
+from autotune.records.estimate import PhaseName
+from autotune.records.model import Model
+from autotune.records.plan import Plan, group_offload
+from autotune.records.trace import Segment, Trace
+from autotune.simulate.allocator import Allocator
+from autotune.simulate.allocator_runs import smallest_limit
+from autotune.simulate.card import Card
+from autotune.simulate.parts import BlockParts, LeafParts, Parts
+from autotune.simulate.program import Instruction, Program
+from autotune.simulate.residency import Stay, residency
+from autotune.simulate.workspace import cublas_bytes
+
+__all__ = ["Timeline", "Usage"]
+
+_SIDE_STREAM = 1  # where group offload with a stream allocates weights (hooks/group_offloading.py `ModuleGroup`)
+_CALLS = 2  # the second call meets what the first has left cached, and may need more
+
+
+@dataclass
+class Usage:
+    """Peaks of one call, by phase in the order of the call."""
+
+    allocated_bytes: dict[PhaseName, int] = field(default_factory=dict)
+    reserved_bytes: dict[PhaseName, int] = field(default_factory=dict)
+    """At the most so far: what is cached stays reserved."""
+    retries: int = 0
+    """How often the cache was emptied to stay under the limit."""
+
+    @property
+    def peak_allocated_bytes(self) -> int:
+        """Of the whole call."""
+        return max(self.allocated_bytes.values(), default=0)
+
+    @property
+    def peak_reserved_bytes(self) -> int:
+        """Of the whole call."""
+        return max(self.reserved_bytes.values(), default=0)
+
+
+class Timeline:
+    """One trace under one plan.
+
+    Args:
+        trace: the call.
+        model: the pipeline's facts.
+        plan: where weights lie.
+        device: a card.
+        program: the instructions of a segment on that card.
+        graphed: components that are replayed as CUDA graphs. A graph keeps what its call reserved as long as it lives, and its
+            outputs lie in there.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        *,
+        model: Model,
+        plan: Plan,
+        device: Device,
+        program: Callable[[Segment], Program],
+        graphed: frozenset[str] = frozenset(),
+    ) -> None:
+        self._trace, self._model, self._plan, self._device = trace, model, plan, device
+        self._programs = [program(segment) for segment in trace.segments]
+        self._stays = residency(model, plan, [segment.component for segment in trace.segments])
+        self._roles = {part.name: part.role for part in model.components}
+        self._sizes = _component_sizes(trace)
+        self._left_over = _left_over(self._programs)
+        self._graphed = graphed
+
+    def run(self, allocator: Allocator | None = None, *, calls: int = 1) -> Usage:
+        """The call on that allocator, a fresh one if None; of several calls the last one counts.
+
+        Raises:
+            OutOfMemory: the allocator's limit is too low.
+        """
+        card = Card(allocator or Allocator(), cublas_bytes(self._device))
+        for name in self._at_the_start():
+            card.bring(name, self._sizes.get(name, ()))
+        if self._plan.offload == "sequential":
+            excluded = self._model.excluded_from_offload
+            for name, size in self._trace.resident_buffers.items():
+                card.bring(f"{name} buffers", (size,) if name not in excluded else ())
+        usage = Usage()
+        for _ in range(calls):
+            usage = Usage()
+            for segment, stay, instructions in zip(self._trace.segments, self._stays, self._programs, strict=True):
+                self._segment(card, segment, stay, instructions)
+                _note(usage.allocated_bytes, segment.phase, card.allocator.peak_allocated_bytes)
+                _note(usage.reserved_bytes, segment.phase, card.allocator.peak_reserved_bytes)
+            card.forget_activations()
+            if self._plan.offload == "model":  # pipeline_utils.py `maybe_free_model_hooks`
+                card.send_all_but(self._stays[0].components if self._stays else frozenset())
+        usage.retries = card.allocator.retries
+        return usage
+
+    def smallest_limit(self) -> int:
+        """The fewest bytes of reserved memory under which the call gets through, its cache emptied where need be."""
+        usage = self.run(calls=_CALLS)
+        low, high = usage.peak_allocated_bytes, usage.peak_reserved_bytes
+        return smallest_limit(lambda allocator: self.run(allocator, calls=_CALLS), low, high)
+
+    def _at_the_start(self) -> list[str]:
+        """Components that are on the card before the call, in the order in which `pipe.to` moves them."""
+        here: frozenset[str] = frozenset()
+        if self._stays:
+            first = self._stays[0]
+            here = first.components - {move.component for move in first.moves if move.direction == "in"}
+        return [part.name for part in self._model.components if part.name in here]
+
+    def _segment(self, card: Card, segment: Segment, stay: Stay, instructions: Program) -> None:
+        for move in stay.moves:
+            if move.direction == "out":
+                card.send(move.component)
+                card.allocator.empty_cache()  # accelerate/hooks.py CpuOffload.pre_forward; levers/text_encoders.py
+        card.allocator.reset_peaks()
+        for move in stay.moves:
+            if move.direction == "in":
+                card.bring(move.component, self._sizes.get(move.component, ()))
+        self._change_precision(card, segment, stay)
+        name = segment.component
+        if self._plan.text_encoders == "cpu" and self._roles.get(name) == "text_encoder":
+            card.run_beside(instructions)
+            return
+        if name in self._graphed:
+            card.run_graph(name, instructions)
+            return
+        parts = self._parts(segment) if name and name not in stay.components else None
+        card.run(instructions, parts, self._left_over)
+        if parts is not None:
+            parts.end(card.allocator)
+
+    def _change_precision(self, card: Card, segment: Segment, stay: Stay) -> None:
+        """SDXL turns its VAE to fp32 tensor by tensor (`Module.to`)."""
+        for name in stay.components:
+            total = segment.weights.get(name, self._trace.weights.get(name, 0))
+            card.resize(name, self._sizes.get(name, ()), total / max(1, self._trace.weights.get(name, 0)))
+
+    def _parts(self, segment: Segment) -> Parts | None:
+        """How the weights of this call come in parts; None where they are not moved at all."""
+        role = self._roles.get(segment.component)
+        if self._plan.offload == "sequential":
+            return LeafParts(segment, empties_cache=True)
+        group = group_offload(self._plan.offload)
+        if group is None:
+            return None
+        stream = _SIDE_STREAM if group.use_stream and role != "vae" else 0
+        if group.offload_type == "block_level" and role != "text_encoder":
+            return BlockParts(segment, self._trace, stream=stream)
+        return LeafParts(segment, stream=stream)
+
+
+def _component_sizes(trace: Trace) -> dict[str, tuple[int, ...]]:
+    """Bytes of each component's tensors; as one where the trace does not tell."""
+    sizes: dict[str, list[int]] = {}
+    for path, own in trace.tensors.items():
+        sizes.setdefault(path.split(".")[0], []).extend(own)
+    return {name: tuple(sizes.get(name) or (total,)) for name, total in trace.weights.items()}
+
+
+def _left_over(programs: Sequence[Program]) -> frozenset[int]:
+    """Tensors that are never freed under their number.
+
+    A component's calls that were recorded again have numbers of their own, and the rest of the trace frees their outputs under
+    the old ones: such a free takes the oldest tensor of its size among these.
+    """
+    born = {ref for instructions in programs for code, ref, _ in instructions if code == Instruction.MALLOC}
+    gone = {ref for instructions in programs for code, ref, _ in instructions if code == Instruction.FREE}
+    return frozenset(born - gone)
+
+
+def _note(peaks: dict[PhaseName, int], phase: PhaseName, value: int) -> None:
+    peaks[phase] = max(peaks.get(phase, 0), value)
