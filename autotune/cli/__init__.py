@@ -1,1 +1,1 @@
-"""The command line: `autotune probe | plan | explore | explain | profiles`."""
+"""The command line: `autotune probe | plan | explore | explain | estimate | profiles`."""

@@ -1,4 +1,4 @@
-"""The command line: `autotune probe | plan | explore | explain | profiles`.
+"""The command line: `autotune probe | plan | explore | explain | estimate | profiles`.
 
 Answers go to standard output, all other words to standard error. Exit codes: 0 done, 1 refused, 2 not understood,
 3 nothing fits. Nothing heavy is imported before a command runs.
@@ -12,6 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from autotune.cli import machine, options
+from autotune.cli.estimate import estimate
+from autotune.cli.levers import LeverCommand
 from autotune.cli.profiles import app as profiles_app
 from autotune.errors import AutotuneError, DoesNotFitError
 
@@ -45,6 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("probe")(machine.probe)
+app.command("estimate", cls=LeverCommand)(estimate)
 app.add_typer(profiles_app, name="profiles")
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from autotune.records.estimate import Estimate
+    from autotune.records.estimate import Estimate, Phase
     from autotune.records.front import Candidate, Front
     from autotune.records.plan import Plan
     from autotune.report.explanation import Explanation
 
-__all__ = ["candidate_json", "code_for", "explanation_json", "front_json", "print_json"]
+__all__ = ["candidate_json", "code_for", "estimated_json", "explanation_json", "front_json", "print_json"]
 
 
 def print_json(value: Any) -> None:
@@ -44,6 +44,16 @@ def explanation_json(explained: Explanation) -> dict[str, Any]:
     }
 
 
+def estimated_json(explained: Explanation, smallest_cap_bytes: int) -> dict[str, Any]:
+    """A plan that was written out: what `estimate --json` prints. `cap_bytes` is what the device has, or has free."""
+    estimate = explained.chosen.estimate
+    return {
+        **explanation_json(explained),
+        "context_bytes": estimate.process_bytes - estimate.reserved_bytes,
+        "smallest_cap_bytes": smallest_cap_bytes,
+    }
+
+
 def front_json(front: Front) -> dict[str, Any]:
     """The front: one flat row a plan, and each plan's reasons and bytes by phase."""
     return {
@@ -69,9 +79,17 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
 def _estimate_json(estimate: Estimate) -> dict[str, Any]:
     return {
         **estimate.model_dump(mode="json"),
-        "phases": [{**phase.model_dump(mode="json"), "latency_s": phase.latency_s} for phase in estimate.phases],
+        "phases": [_phase_json(phase) for phase in estimate.phases],
         "needed_bytes": estimate.needed_bytes,
         "latency_s": estimate.latency_s,
         "transfer_s": estimate.transfer_s,
         "peak_phase": estimate.peak_phase.name,
+    }
+
+
+def _phase_json(phase: Phase) -> dict[str, Any]:
+    return {
+        **phase.model_dump(mode="json", exclude={"components"}),
+        "components_bytes": phase.components,
+        "latency_s": phase.latency_s,
     }

@@ -6,16 +6,17 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from autotune.report.text import PHASE_TITLES, five_lines, lever_rows, phase_rows, plan_words
-from autotune.units import duration, size
+from autotune.units import both_sizes, duration, size
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from autotune.records.estimate import Estimate
     from autotune.records.front import Candidate, Front
     from autotune.records.plan import Quality
     from autotune.report.explanation import Explanation
 
-__all__ = ["page", "say", "show_explanation", "show_front", "show_ladder", "show_table"]
+__all__ = ["page", "say", "show_estimated", "show_explanation", "show_front", "show_ladder", "show_table"]
 
 _WIDTH_IN_A_FILE = 160  # the widest table here; rich would cut it to 80 where no terminal tells a width
 
@@ -59,6 +60,58 @@ def show_explanation(console: Console, explained: Explanation) -> None:
         say(console, f"note: {note}")
     for advice in explained.advice[1:]:
         say(console, f"more: {advice}")
+
+
+def show_estimated(console: Console, explained: Explanation, smallest_cap_bytes: int) -> None:
+    """A plan that was written out: the components and the rest by phase, then the whole call."""
+    estimate, device = explained.chosen.estimate, explained.device
+    say(console, f"{explained.model} {explained.workload.label} | {device.name}")
+    say(console, f"plan    {plan_words(explained.chosen.plan)}")
+    components = dict.fromkeys(name for phase in estimate.phases for name in phase.components)
+    figures = (*components, "activations", "workspace", "overhead", "process peak")
+    show_table(
+        console,
+        "Bytes by phase, simulated; overhead is the device's context and what the allocator holds",
+        ("phase", *(f">{title}" for title in figures), "at"),
+        (
+            (
+                phase.name,
+                *(size(phase.components[name]) if name in phase.components else "" for name in components),
+                size(phase.activations_bytes),
+                size(phase.workspace_bytes),
+                size(phase.overhead_bytes),
+                size(phase.peak_bytes),
+                phase.moment,
+            )
+            for phase in estimate.phases
+        ),
+    )
+    show_table(
+        console,
+        "The whole call, simulated",
+        ("", ">bytes", ""),
+        ((name, both_sizes(total), meaning) for name, total, meaning in _totals(estimate, smallest_cap_bytes)),
+    )
+    say(console)
+    verdict = "fits" if explained.fits else "does not fit"
+    there = size(explained.cap_bytes) + (" free" if device.free_bytes is not None else "")
+    say(console, f"{verdict}: {size(estimate.needed_bytes)} needed, {device.name} has {there}")
+    for note in (*estimate.notes, *device.notes):
+        say(console, f"note: {note}")
+
+
+def _totals(estimate: Estimate, smallest_cap_bytes: int) -> list[tuple[str, int, str]]:
+    context_bytes = estimate.process_bytes - estimate.reserved_bytes
+    originals = f", {size(estimate.undo_bytes)} of it originals for an exact restore" if estimate.undo_bytes else ""
+    return [
+        ("allocated peak", estimate.allocated_bytes, "live tensors"),
+        ("reserved peak", estimate.reserved_bytes, "with what the allocator holds beyond them"),
+        ("process peak", estimate.process_bytes, f"with the device's context of {size(context_bytes)}"),
+        ("margin", estimate.margin_bytes, "error bar of the process peak"),
+        ("needed", estimate.needed_bytes, "process peak and margin"),
+        ("smallest cap", smallest_cap_bytes, "with less it runs out of memory, however often the cache is emptied"),
+        ("host RAM", estimate.host_ram_bytes, f"weights that wait{originals}"),
+    ]
 
 
 def show_ladder(console: Console, front: Front, chosen: Candidate, quality: Quality) -> None:

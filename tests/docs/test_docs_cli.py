@@ -10,14 +10,17 @@ import typer
 from typer.testing import CliRunner
 
 from autotune.cli.app import app
+from autotune.records.plan import LEVERS
 
 CALL = {"--height", "--width", "--batch", "--frames", "--steps"}
 FIXED = {"--allow", "--calls", "--keep", "--forbid", "--profiles", "--no-profiles", "--no-undo"}
 PLACE = {"--gpu", "--device"}
+LEVER_FLAGS = {"--" + lever.replace("_", "-") for lever in LEVERS}
 COMMANDS = {
     "probe": {"--json"},
     "plan": {"--json", "--code", "--max-vram", "--max-ram", "--quality", "--objective", *PLACE, *CALL, *FIXED},
     "explore": {"--json", *PLACE, *CALL, *FIXED},
+    "estimate": {"--json", *PLACE, *CALL, *LEVER_FLAGS},
     "explain": {"--json", "--max-vram", *PLACE, *CALL},
     "profiles list": {"--json", "--profiles"},
     "profiles show": {"--json", "--profiles"},

@@ -1,0 +1,114 @@
+"""An option for each lever of a plan, in the words of the plan's own fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from autotune.records.plan import Plan
+
+__all__ = ["Attention", "BatchSplit", "ChannelsLast", "Compile", "Dtype", "FeedForwardChunks", "LeverCommand", "Offload",
+           "TextEncoders", "Tf32", "VaeFramewise", "VaeSlicing", "VaeTiling", "plan_from"]  # fmt: skip
+
+BY_ITSELF = "auto"
+"""The value of `--vae-tiling` where none is given."""
+
+_ITS_TILE = "Without a number: the largest usual edge that is smaller than the image."
+_DIGITS = 6  # of an edge in pixels
+
+
+def _option(flag: str, **more: Any) -> Any:
+    """Its help begins with the docstring of the field, which `LeverCommand` puts in."""
+    return typer.Option(flag, rich_help_panel="The plan; without these the pipeline is left as it is", **more)
+
+
+Dtype = Annotated[str | None, _option("--dtype")]
+Tf32 = Annotated[bool, _option("--tf32")]
+ChannelsLast = Annotated[bool, _option("--channels-last")]
+Attention = Annotated[str | None, _option("--attention")]
+FeedForwardChunks = Annotated[int | None, _option("--feed-forward-chunks")]
+BatchSplit = Annotated[int | None, _option("--batch-split")]
+VaeSlicing = Annotated[bool, _option("--vae-slicing")]
+VaeTiling = Annotated[str | None, _option("--vae-tiling", metavar="[PIXELS]", help=_ITS_TILE)]
+VaeFramewise = Annotated[bool, _option("--vae-framewise")]
+Compile = Annotated[str | None, _option("--compile")]
+Offload = Annotated[str | None, _option("--offload")]
+TextEncoders = Annotated[str | None, _option("--text-encoders")]
+
+
+class LeverCommand(TyperCommand):
+    """A command whose options for levers say what the levers' fields say. `--vae-tiling` may stand without a number."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        from autotune.records.plan import LEVERS, Plan
+
+        super().__init__(*args, **named)
+        for option in (parameter for parameter in self.params if parameter.name in LEVERS):
+            words = f"{Plan.model_fields[option.name].description} {getattr(option, 'help', None) or ''}"
+            option.help = " ".join(words.split())  # type: ignore[attr-defined] # of options, which all of these are
+            option.metavar = option.metavar or "|".join(_choices(option.name)) or None
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Puts in the value that `--vae-tiling` has where an option or nothing follows."""
+        spelled: list[str] = []
+        for word, following in zip(args, [*args[1:], "--"], strict=True):
+            alone = word == "--vae-tiling" and following.startswith("-")
+            spelled += [word, BY_ITSELF] if alone else [word]
+        return super().parse_args(ctx, spelled)
+
+
+def plan_from(levers: Mapping[str, Any]) -> Plan:
+    """The plan with these values; None stands for what was not said.
+
+    Raises:
+        PlanError: a value that the lever does not have.
+
+    >>> plan_from({"offload": "model", "vae_tiling": "512", "compile": None}).changes
+    {'vae_tiling': 512, 'offload': 'model'}
+    """
+    from pydantic import ValidationError
+
+    from autotune.errors import PlanError
+    from autotune.records.plan import Plan
+
+    said = {name: _as_number(value) for name, value in levers.items() if value is not None}
+    for name, value in said.items():
+        try:
+            Plan(**{name: value})
+        except ValidationError as error:
+            raise PlanError(f"no {name} {value!r}; {_what_there_is(name, value)}") from error
+    return Plan(**said)
+
+
+def _as_number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdecimal() and len(value) <= _DIGITS else value
+
+
+def _what_there_is(name: str, value: Any) -> str:
+    from autotune.errors import nearest
+    from autotune.records.plan import KNOWN_VALUES
+
+    known = list(KNOWN_VALUES.get(name, ())) or _choices(name)
+    if known:
+        return f"there are {', '.join(known)}; nearest: {nearest(str(value), known, 1)}"
+    if isinstance(value, str):
+        return "it is a number of pixels, for example 512"
+    [numbers] = [kind for kind in _schema(name)["anyOf"] if kind["type"] == "integer"]
+    least, most = numbers["minimum"], numbers["maximum"]
+    return f"it is a whole number from {least} to {most}; nearest: {min(max(value, least), most)}"
+
+
+def _choices(name: str) -> list[str]:
+    """The values of a lever that has a few words and no others."""
+    return list(_schema(name).get("enum", ()))
+
+
+def _schema(name: str) -> dict[str, Any]:
+    from autotune.records.plan import Plan
+
+    schema: dict[str, Any] = Plan.model_json_schema()["properties"][name]
+    return schema
