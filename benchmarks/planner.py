@@ -45,7 +45,7 @@ def main() -> None:
     """Measures everything, some five minutes."""
     json_path = json_argument(__doc__ or "")
     rows = [row for label, model in _MODELS.items() for row in _planning_rows(label, model)]
-    rows += [*_hit_rows(), _import_row(), _help_row(), _rss_row()]
+    rows += [*_replay_rows(), *_hit_rows(), _import_row(), _help_row(), _rss_row()]
     publish("Planner", rows, json_path)
 
 
@@ -69,6 +69,42 @@ def plan_beyond_import(label: str) -> None:
 
     autotune.plan(model.name, gpu=_GPU, max_vram=model.max_vram, profiles=False)
     _answer(plan_s=time.perf_counter() - start_s)
+
+
+def _replay_rows() -> Iterator[Row]:
+    found = [_child("replays()") for _ in range(3)]
+    whats = {
+        "trace_sdxl_s": "one recording of SDXL at 1024x1024 in fp32, its twin included",
+        "replay_live_ms": "live bytes of one plan from that trace, segments summed up before",
+        "replay_allocator_ms": "the same call through the allocator, instructions made before",
+    }
+    yield from (Row(figure, tuple(each[figure] for each in found), what) for figure, what in whats.items())
+
+
+def replays() -> None:
+    """Child: seconds of recording SDXL, milliseconds of replaying it under new plans."""
+    from autotune.flow.job import job_for
+    from autotune.flow.planning import collecting_no_garbage
+    from autotune.flow.recordings import Recordings
+    from autotune.probe.catalog import card
+    from autotune.records.plan import LEVERS, Plan
+    from autotune.search.space import Space
+    from autotune.simulate.replay import Replayer
+    from autotune.zoo.build import quiet
+    from autotune.zoo.locate import locate
+
+    with quiet(), collecting_no_garbage():
+        pipe = locate("sdxl").pipe
+        job = job_for(pipe, device=card(_GPU), workload=None, example=None, calls=1, undo=True)
+        traces: list[Any] = []
+        space = Space(values={name: (getattr(Plan(), name),) for name in LEVERS})
+        trace_s = _seconds(lambda: traces.append(Recordings(job, job.largest, job.calls[0]).traces(space)))
+        replayer = Replayer(traces[0], model=job.model, device=job.device, steps=30, undo=True)
+        replayer([Plan(), Plan(offload="model")])
+        live_s = _seconds(lambda: replayer([Plan(), Plan(offload="model")] * 50)) / 100
+        timeline = replayer.timeline(Plan())
+        allocator_s = median(_seconds(timeline.run) for _ in range(5))
+    _answer(trace_sdxl_s=trace_s, replay_live_ms=live_s * 1e3, replay_allocator_ms=allocator_s * 1e3)
 
 
 def _hit_rows() -> Iterator[Row]:

@@ -37,7 +37,14 @@ def first_result() -> str:
     return "\n".join(["```text", f"$ {_COMMAND}", *lines, "```"])
 
 
-PARTS: dict[str, Callable[[], str]] = {"plan": first_result, "levers": lever_table}
+def claims() -> str:
+    """What diffusers' guide says, and what is predicted."""
+    from benchmarks.claims import claims_table
+
+    return claims_table()
+
+
+PARTS: dict[str, Callable[[], str]] = {"plan": first_result, "levers": lever_table, "claims": claims}
 """What makes each part, by its name in the markers."""
 
 

@@ -1,0 +1,80 @@
+"""What was found, as tables for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import median
+from typing import Any
+
+from autotune.cli.show import page, say, show_table
+from autotune.units import size
+from benchmarks.gpu.calls import CALLS
+from benchmarks.gpu.results import Found
+
+__all__ = ["show"]
+
+_METRICS = {"allocated": "allocated_bytes", "reserved": "reserved_bytes", "process": "process_bytes"}
+
+
+def show(content: Found) -> None:
+    """Everything in a results file but single kernels, which are summed up."""
+    console, parts = page(), content["parts"]
+    columns = ("model", "setting", "call", *(f">{word}" for name in _METRICS for word in (name, "measured", "error")))
+    rows = [row for part in parts if "setting" in part for row in _call_rows(part)]
+    show_table(console, "Predicted beside measured", columns, rows)
+    columns = ("kernels", ">counted", ">too low", ">median error", ">lowest", ">highest")
+    show_table(console, "What kernels hold", columns, [_kernel_row(part) for part in parts if "rows" in part])
+    show_table(console, "Beside pipelines", ("what", ">predicted", ">measured", ">error"), _beside_rows(parts))
+    failed = [(part["name"], part["error"]["kind"], part["error"]["message"]) for part in parts if "error" in part]
+    if failed:
+        show_table(console, "Not found out", ("part", "error", "message"), failed)
+    say(console)
+    say(
+        console,
+        f"cut by the time limit: {', '.join(content['cut'])}" if content["cut"] else "complete: nothing was cut",
+    )
+
+
+def _call_rows(part: Found) -> Iterator[Sequence[str]]:
+    measured = part.get("measured", {})
+    for call in (call for call in CALLS if call in measured):
+        cells = [part["model"], part["setting"], call]
+        for metric in _METRICS.values():
+            cells += _beside(part["predicted"][call][metric], measured[call][metric])
+        yield cells
+
+
+def _kernel_row(part: Found) -> Sequence[str]:
+    """Errors in % of what the kernel held; where it held nothing, or nothing was foreseen, there is none."""
+    counted = [row for row in part["rows"] if row.get("measured_bytes") is not None]
+    errors = [_error_pct(row["predicted_bytes"], row["measured_bytes"]) for row in counted]
+    known = [error for error in errors if error is not None]
+    low = sum(row["predicted_bytes"] < row["measured_bytes"] for row in counted)
+    figures = [f"{figure(known):+.1f} %" if known else "-" for figure in (median, min, max)]
+    return (part["name"], f"{len(counted)} of {len(part['rows'])}", str(low), *figures)
+
+
+def _beside_rows(parts: Iterable[Found]) -> Iterator[Sequence[str]]:
+    for part in parts:
+        if part["name"] == "context":
+            yield ("context, kernels loaded", *_beside(part.get("predicted_bytes"), part.get("warm_bytes")))
+        for row in part.get("products", ()):
+            what = f"workspace after {row['product']}, {row['dtype']}"
+            yield (what, *_beside(part["predicted_stays_bytes"], row.get("stays_bytes")))
+        if "reserved_is_exact" in part:
+            replayed, recorded = part["replayed_reserved_peak_bytes"], part["recorded_reserved_peak_bytes"]
+            yield (f"history of {part['model']} replayed, reserved", *_beside(replayed, recorded))
+
+
+def _beside(predicted: int | None, measured: int | None) -> list[str]:
+    error_pct = _error_pct(predicted, measured)
+    return [_size(predicted), _size(measured), "-" if error_pct is None else f"{error_pct:+.1f} %"]
+
+
+def _size(value_bytes: int | None) -> str:
+    return "-" if value_bytes is None else size(value_bytes)
+
+
+def _error_pct(predicted: Any, measured: Any) -> float | None:
+    """Predicted over measured, minus one; None where there is nothing to divide by."""
+    return 100.0 * (predicted / measured - 1) if predicted is not None and measured else None
