@@ -194,7 +194,7 @@ def explore(
     >>> import autotune
     >>> front = autotune.explore("sd15", gpu="NVIDIA GeForce RTX 3060 12GB")
     >>> front.best(max_vram="2GB").plan.offload
-    'group:block+stream'
+    'group:leaf+stream'
     """
     question = Question(
         pipe_or_model, gpu=gpu, workload=workload, example=example, calls=calls, allow=allow, keep=keep,
