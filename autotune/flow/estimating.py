@@ -41,7 +41,14 @@ def estimate_of(job: Job, plan: Plan) -> Estimated:
         if plan.batch_split is not False:  # what may be split, only the call itself shows
             check(subject._replace(denoisers=recordings.facts(prove=True)), plan)
         traces = recordings.traces(Space(values={name: (value,) for name, value in plan.values.items()}))
-    replayer = Replayer(traces, model=job.model, device=job.device, steps=workload.steps or 1, undo=job.undo)
+    replayer = Replayer(
+        traces,
+        model=job.model,
+        device=job.device,
+        steps=workload.steps or 1,
+        undo=job.undo,
+        settings=job.allocator,
+    )
     estimate = replayer.exact(plan)
     return Estimated(estimate, _smallest_cap_bytes(replayer, plan, estimate, job.device.kind))
 

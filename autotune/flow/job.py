@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from autotune.probe.workload import call_arguments, resolve_workload
 from autotune.records.device import Device
 from autotune.records.model import Model
 from autotune.records.workload import Workload
+from autotune.simulate.allocator_settings import Settings
 
 __all__ = ["Job", "Progress", "WorkloadLike", "job_for"]
 
@@ -30,6 +32,11 @@ class Job:
     calls: tuple[Mapping[str, Any], ...]
     undo: bool
     progress: Progress | None = None
+
+    @property
+    def allocator(self) -> Settings | None:
+        """How this process's environment sets torch's allocator; None for a card that is not here."""
+        return Settings.from_environment(os.environ) if self.device.source == "probed" else None
 
     @property
     def largest(self) -> Workload:

@@ -116,6 +116,7 @@ def _replayers(job: Job, recordings: Sequence[Recordings], space: Space) -> list
             device=job.device,
             steps=recording.workload.steps or 1,
             undo=job.undo,
+            settings=job.allocator,
         )
         for recording in recordings
     ]

@@ -14,6 +14,7 @@ from autotune.records.estimate import PHASES, Estimate, Phase, PhaseName
 from autotune.records.model import Model
 from autotune.records.plan import Plan, group_offload
 from autotune.records.trace import Segment, Trace
+from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.latency import LATENCY_MARGIN, moved_s, on_host_s, segment_time, setup_s
 from autotune.simulate.margins import margin_bytes
 from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
@@ -79,13 +80,22 @@ class Replayer:
         device: where it is to run.
         steps: denoising steps of the call.
         undo: whether originals of lowered weights are kept in RAM.
+        settings: of the process's allocator; torch's defaults if None.
     """
 
     def __init__(
-        self, traces: Mapping[tuple[object, ...], Trace], *, model: Model, device: Device, steps: int, undo: bool
+        self,
+        traces: Mapping[tuple[object, ...], Trace],
+        *,
+        model: Model,
+        device: Device,
+        steps: int,
+        undo: bool,
+        settings: Settings | None = None,
     ) -> None:
         self._traces = {key: completed(trace, model) for key, trace in traces.items()}
         self._model, self._device, self._steps, self._undo = model, device, steps, undo
+        self._settings = settings
         self._roles = {part.name: part.role for part in model.components}
         self._memory: dict[tuple[int, str], SegmentMemory] = {}
         self._seconds: dict[tuple[int, bool, str, str], float] = {}
@@ -156,6 +166,7 @@ class Replayer:
             device=self._device,
             program=lambda segment: self._program_of(segment, plan.attention),
             graphed=graphed,
+            settings=self._settings,
         )
 
     def _usage(self, plan: Plan) -> Usage:

@@ -16,6 +16,7 @@ from autotune.records.plan import Plan, group_offload
 from autotune.records.trace import Segment, Trace
 from autotune.simulate.allocator import Allocator
 from autotune.simulate.allocator_runs import smallest_limit
+from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.card import Card
 from autotune.simulate.parts import BlockParts, LeafParts, Parts
 from autotune.simulate.program import Instruction, Program
@@ -60,6 +61,7 @@ class Timeline:
         program: the instructions of a segment on that card.
         graphed: components that are replayed as CUDA graphs. A graph keeps what its call reserved as long as it lives, and its
             outputs lie in there.
+        settings: of the process's allocator; torch's defaults if None.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Timeline:
         device: Device,
         program: Callable[[Segment], Program],
         graphed: frozenset[str] = frozenset(),
+        settings: Settings | None = None,
     ) -> None:
         self._trace, self._model, self._plan, self._device = trace, model, plan, device
         self._programs = [program(segment) for segment in trace.segments]
@@ -79,6 +82,7 @@ class Timeline:
         self._sizes = _component_sizes(trace)
         self._left_over = _left_over(self._programs)
         self._graphed = graphed
+        self._settings = settings
 
     def run(self, allocator: Allocator | None = None, *, calls: int = 1) -> Usage:
         """The call on that allocator, a fresh one if None; of several calls the last one counts.
@@ -86,7 +90,7 @@ class Timeline:
         Raises:
             OutOfMemory: the allocator's limit is too low.
         """
-        card = Card(allocator or Allocator(), cublas_bytes(self._device))
+        card = Card(allocator or Allocator(self._settings), cublas_bytes(self._device))
         for name in self._at_the_start():
             card.bring(name, self._sizes.get(name, ()))
         if self._plan.offload == "sequential":
@@ -110,7 +114,7 @@ class Timeline:
         """The fewest bytes of reserved memory under which the call gets through, its cache emptied where need be."""
         usage = self.run(calls=_CALLS)
         low, high = usage.peak_allocated_bytes, usage.peak_reserved_bytes
-        return smallest_limit(lambda allocator: self.run(allocator, calls=_CALLS), low, high)
+        return smallest_limit(lambda allocator: self.run(allocator, calls=_CALLS), low, high, self._settings)
 
     def _at_the_start(self) -> list[str]:
         """Components that are on the card before the call, in the order in which `pipe.to` moves them."""

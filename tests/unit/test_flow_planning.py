@@ -151,3 +151,13 @@ def test_a_call_with_inputs_has_no_nearest():
     asked = Workload(height=256, width=256, steps=2, inputs={"image": "256x256 RGB"})
     one = job(sd(), Workload(height=256, width=256, steps=2))
     assert nearest_fit(replace(one, workloads=(asked,)), Plan(), 10**12) is None
+
+
+def test_the_environment_sets_the_allocator_of_a_card_that_is_here(monkeypatch):
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    here, elsewhere = (
+        job(sd(), SMALL, CARD.model_copy(update={"source": source})) for source in ("probed", "catalogue")
+    )
+    assert here.allocator is not None
+    assert here.allocator.expandable_segments
+    assert elsewhere.allocator is None

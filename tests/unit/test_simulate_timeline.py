@@ -7,6 +7,7 @@ import pytest
 from autotune.records.plan import Plan
 from autotune.records.trace import EventKind, OpClass
 from autotune.simulate.allocator import Allocator, OutOfMemory
+from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.program import Instruction, program
 from autotune.simulate.replay import Replayer
 from autotune.simulate.timeline import Timeline
@@ -134,6 +135,19 @@ def test_the_smallest_limit_is_enough_and_no_less_is():
     assert one.smallest_limit() == 40 * MIB  # the cached 12 MiB are given back
     with pytest.raises(OutOfMemory):
         one.run(Allocator(limit_bytes=38 * MIB))
+
+
+def test_the_allocators_settings_count():
+    events = ((ALLOC, 0, 12 * MIB), (FREE, 0, 12 * MIB), (ALLOC, 1, 30 * MIB), (FREE, 1, 30 * MIB))
+    plan, call = Plan(), trace(segment(*events, turn=0), weights={"unet": 10 * MIB})
+    segments, pages = (
+        Replayer(
+            {plan.execution: call}, model=model("unet"), device=CARD, steps=1, undo=False, settings=settings
+        ).exact(plan)
+        for settings in (None, Settings(expandable_segments=True))
+    )
+    assert segments.reserved_bytes == (10 + 12 + 30) * MIB
+    assert pages.reserved_bytes == 40 * MIB  # two pages of 20 MiB: the second call for memory grows into the first's
 
 
 def test_attention_and_convolutions_hold_what_they_need():
