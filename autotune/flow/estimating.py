@@ -48,6 +48,7 @@ def estimate_of(job: Job, plan: Plan) -> Estimated:
         steps=workload.steps or 1,
         undo=job.undo,
         settings=job.allocator,
+        torch_version=job.torch_version,
     )
     estimate = replayer.exact(plan)
     return Estimated(estimate, _smallest_cap_bytes(replayer, plan, estimate, job.device.kind))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from autotune.errors import WorkloadError
@@ -37,6 +38,11 @@ class Job:
     def allocator(self) -> Settings | None:
         """How this process's environment sets torch's allocator; None for a card that is not here."""
         return Settings.from_environment(os.environ) if self.device.source == "probed" else None
+
+    @property
+    def torch_version(self) -> str | None:
+        """What runs on a card that is here; None for one that is not."""
+        return version("torch") if self.device.source == "probed" else None
 
     @property
     def largest(self) -> Workload:

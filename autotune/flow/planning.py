@@ -117,6 +117,7 @@ def _replayers(job: Job, recordings: Sequence[Recordings], space: Space) -> list
             steps=recording.workload.steps or 1,
             undo=job.undo,
             settings=job.allocator,
+            torch_version=job.torch_version,
         )
         for recording in recordings
     ]

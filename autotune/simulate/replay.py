@@ -19,6 +19,7 @@ from autotune.simulate.latency import LATENCY_MARGIN, moved_s, on_host_s, segmen
 from autotune.simulate.margins import margin_bytes
 from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
 from autotune.simulate.program import Program, program
+from autotune.simulate.quirks import quirks_met
 from autotune.simulate.ram import undo_bytes, waiting_bytes
 from autotune.simulate.residency import Stay, residency
 from autotune.simulate.streams import Brought, brought
@@ -81,6 +82,7 @@ class Replayer:
         steps: denoising steps of the call.
         undo: whether originals of lowered weights are kept in RAM.
         settings: of the process's allocator; torch's defaults if None.
+        torch_version: what runs there; None if that is not known.
     """
 
     def __init__(
@@ -92,10 +94,12 @@ class Replayer:
         steps: int,
         undo: bool,
         settings: Settings | None = None,
+        torch_version: str | None = None,
     ) -> None:
         self._traces = {key: completed(trace, model) for key, trace in traces.items()}
         self._model, self._device, self._steps, self._undo = model, device, steps, undo
         self._settings = settings
+        self._quirks = {key: quirks_met(trace, device, torch_version) for key, trace in self._traces.items()}
         self._roles = {part.name: part.role for part in model.components}
         self._memory: dict[tuple[int, str], SegmentMemory] = {}
         self._seconds: dict[tuple[int, bool, str, str], float] = {}
@@ -130,8 +134,13 @@ class Replayer:
             step_s=_steady_s(costs, trace.denoiser_calls or self._steps, self._steps),
             latency_margin=1.0 if trace.untraced else LATENCY_MARGIN,
             source="catalogue",
-            notes=tuple(f"{name} could not be traced ({why}): weights only" for name, why in trace.untraced.items()),
+            notes=self._notes(plan),
         )
+
+    def _notes(self, plan: Plan) -> tuple[str, ...]:
+        untraced = self._traces[plan.execution].untraced.items()
+        parts = tuple(f"{name} could not be traced ({why}): weights only" for name, why in untraced)
+        return parts + self._quirks[plan.execution]
 
     def exact(self, plan: Plan) -> Estimate:
         """The estimate with the bytes of an allocator that every tensor has gone through."""
