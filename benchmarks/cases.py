@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from autotune.errors import AutotuneError
 from autotune.flow.job import Job, job_for
@@ -53,10 +53,9 @@ class Case(NamedTuple):
     vae_tiling: bool
     channels_last: str
     quantization: tuple[tuple[str, str], ...]
-    """Pairs of a component ("transformer", "T5", "TE") and a scheme."""
+    """Pairs of what is quantised ("denoiser", "T5", or "TE" for every text encoder) and a scheme."""
     fused_qkv: bool
     safety_checker: bool
-    text_encoders: bool
     graphed: bool
     """Whether the denoiser is replayed as a CUDA graph, whose memory is its own."""
     resident_gib: float | None
@@ -81,7 +80,7 @@ def case_of(record: Measurement) -> Case:
     if record.layerwise_casting not in {None, "none"}:
         raise SkippedError(Skip.NOT_STATED, f"layerwise casting {record.layerwise_casting}")
     other = record.other or ""
-    if re.search("lora|deepcache|tome", other, re.IGNORECASE):
+    if re.search("lora|deepcache|tome|text encoders not loaded", other, re.IGNORECASE):
         raise SkippedError(Skip.NOT_STATED, other)
     tiny = re.search(r"AutoencoderTiny \S*/(\w+)", other)
     said = f"{record.components or ''}; {record.caveats or ''}".lower()
@@ -105,7 +104,6 @@ def case_of(record: Measurement) -> Case:
         quantization=_quantization(record.quantization or "none"),
         fused_qkv="fuse_qkv" in other,
         safety_checker=unchecked is None,
-        text_encoders="text encoders not loaded" not in other,
         graphed=(record.compile or "").startswith("reduce-overhead"),
         resident_gib=None
         if record.resident_value is None or record.peak_gib is None
@@ -135,9 +133,9 @@ def job_of(case: Case, device: Device) -> Job:
         AutotuneError: the pipeline cannot be built or refuses the call.
     """
     pipe = prepared(case)
-    workload: dict[str, Any] = {"batch": case.batch, "steps": None}
-    sizes = {"height": case.height, "width": case.width, "frames": case.frames, "guidance": case.guidance}
-    wanted = Workload(**{k: v for k, v in (workload | sizes).items() if v is not None})
+    wanted = Workload(
+        batch=case.batch, height=case.height, width=case.width, frames=case.frames, guidance=case.guidance
+    )
     return job_for(pipe, device=device, workload=wanted, example=None, calls=1, undo=False)
 
 

@@ -19,7 +19,6 @@ Version = tuple[int, int]
 
 # First days of minor versions that matter here (release notes of diffusers), for records that state no version.
 _RELEASED = {"2023-01-25": (0, 12), "2023-06-08": (0, 17), "2024-10-22": (0, 31)}
-_BEFORE_ALL: Version = (0, 11)
 _LATEST: Version = (0, 42)
 
 

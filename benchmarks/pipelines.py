@@ -77,11 +77,7 @@ def _set(pipe: Any, case: Case) -> None:
         if name in case.channels_last and hasattr(pipe, name):
             getattr(pipe, name).to(memory_format=torch.channels_last)
     if case.fused_qkv:
-        (
-            pipe.fuse_qkv_projections
-            if hasattr(pipe, "fuse_qkv_projections")
-            else pipe.transformer.fuse_qkv_projections
-        )()
+        (pipe if hasattr(pipe, "fuse_qkv_projections") else pipe.transformer).fuse_qkv_projections()
     if case.quantization:
         from autotune.trace.quantized import quantized
 
@@ -91,12 +87,13 @@ def _set(pipe: Any, case: Case) -> None:
 
 
 def _named(pipe: Any, part: str) -> list[str]:
+    """The components that are meant by "denoiser", "T5" or "TE"."""
     encoders = [name for name in pipe.components if name.startswith("text_encoder")]
     if part == "T5":
         return [name for name in encoders if type(getattr(pipe, name)).__name__.startswith("T5")]
     if part == "TE":
         return [name for name in encoders if getattr(pipe, name) is not None]
-    return ["transformer" if hasattr(pipe, "transformer") else "unet"] if part == "denoiser" else [part]
+    return ["transformer" if hasattr(pipe, "transformer") else "unet"]
 
 
 def _as(cls: Any, pipe: Any) -> Any:

@@ -29,7 +29,7 @@ class Predicted(NamedTuple):
     fits: bool
     """Whether the call goes through on the whole card, the error bar kept free."""
     phase: str
-    """Where most is allocated."""
+    """Where the peak is."""
     untraced: str
     """Components without a trace."""
 
@@ -56,7 +56,6 @@ def predict(case: Case, devices: Iterable[Device]) -> dict[str, Predicted]:
 
 
 def _on(replayer: Replayer, plan: Plan, device: Device, graphed: frozenset[str]) -> Predicted:
-    usage = replayer.timeline(plan).run()
     timeline = replayer.timeline(plan, graphed=graphed)
     estimate = replayer.exact(plan)
     free_bytes = device.total_bytes - context_bytes(device) - estimate.margin_bytes
@@ -71,7 +70,7 @@ def _on(replayer: Replayer, plan: Plan, device: Device, graphed: frozenset[str])
         process_bytes=estimate.process_bytes,
         margin_bytes=estimate.margin_bytes,
         fits=fits,
-        phase=max(usage.allocated_bytes, key=lambda name: usage.allocated_bytes[name]),
+        phase=estimate.peak_phase.name,
         untraced=", ".join(note.split(" ")[0] for note in estimate.notes if "could not be traced" in note),
     )
 

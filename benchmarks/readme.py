@@ -7,6 +7,7 @@ first result from the command that is printed above it.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
 import subprocess
@@ -44,7 +45,15 @@ def claims() -> str:
     return claims_table()
 
 
-PARTS: dict[str, Callable[[], str]] = {"plan": first_result, "levers": lever_table, "claims": claims}
+def errors() -> str:
+    """The figures of the last comparison with published measurements."""
+    last = sorted((README.parent / "benchmarks" / "results").glob("published_*.json"))[-1]
+    figures = json.loads(last.read_text(encoding="utf-8"))["figures"]
+    rows = ["| figure | value |", "|---|---|"]
+    return "\n".join([*rows, *(f"| `{name}` | {value:g} |" for name, value in figures.items())])
+
+
+PARTS: dict[str, Callable[[], str]] = {"plan": first_result, "levers": lever_table, "claims": claims, "errors": errors}
 """What makes each part, by its name in the markers."""
 
 

@@ -18,8 +18,6 @@ __all__ = ["COMPARED", "Result", "Skipped", "bars_of", "cluster_errors_pct", "fi
 COMPARED = (Metric.ALLOCATED, Metric.RESERVED)
 """Metrics that have a figure to be compared with."""
 
-_TENSOR_CORES = (7, 0)
-
 
 class Result(NamedTuple):
     """One record and what was predicted for it."""
@@ -48,11 +46,12 @@ class Skipped(NamedTuple):
 
 
 def figures_of(results: Sequence[Result], skipped: Sequence[Skipped]) -> dict[str, float]:
+    """What the comparison comes down to; published figures of confidence A unless a name says otherwise."""
     sure = [result for result in results if result.record.confidence == "A"]
     with_memory = [r for r in sure if r.metric is not Metric.RAN]
     left_out = [s for s in skipped if s.record.confidence == "A" and _is_about_memory(s.record)]
     allocated = cluster_errors_pct(r for r in sure if r.metric is Metric.ALLOCATED)
-    modern = cluster_errors_pct(r for r in sure if r.metric is Metric.ALLOCATED and _has_tensor_cores(r))
+    modern = cluster_errors_pct(r for r in sure if r.metric is Metric.ALLOCATED and group_of(r.device, "none")[0])
     reserved = cluster_errors_pct(r for r in sure if r.metric is Metric.RESERVED)
     ran = [r for r in results if r.metric is not Metric.OUT_OF_MEMORY]
     margins = [100 * r.predicted.margin_bytes / r.predicted.process_bytes for r in with_memory]
@@ -103,6 +102,7 @@ def cluster_errors_pct(results: Iterable[Result]) -> list[float]:
 
 
 def median_of(values: Iterable[float]) -> float:
+    """Two digits of it; 0 of nothing."""
     listed = list(values)
     return round(median(listed), 2) if listed else 0.0
 
@@ -129,7 +129,3 @@ def _false_ooms_pct(ran: Iterable[Result]) -> float:
 
 def _is_about_memory(record: Measurement) -> bool:
     return record.peak_gib is not None or bool(record.oom)
-
-
-def _has_tensor_cores(result: Result) -> bool:
-    return (result.device.compute_capability or (0, 0)) >= _TENSOR_CORES

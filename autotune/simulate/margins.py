@@ -1,7 +1,7 @@
-"""The error bar of a prediction of memory, learned from what published measurements came out above their predictions.
+"""The error bar of a prediction of memory, held against how far published measurements lie above their predictions.
 
-`python -m benchmarks.published` prints for each architecture and mode the share by which nine of ten measurements stay below
-("Error bars"); a test compares the table here with its last results. What too much was predicted for needs no bar.
+`python -m benchmarks.published` prints for each architecture and mode what nine of ten measurements stay below ("Error bars"):
+at most 2.1 % so far. A test holds the table here against its last results. What too much was predicted for needs no bar.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ __all__ = ["SHARES", "Mode", "group_of", "margin_bytes"]
 
 Mode = Literal["resident", "model", "parts"]
 
-# Of the process, by whether the card has tensor cores and how weights are placed. Where few measurements are published (model
-# offload and parts: one to six each, all within 2.1 %) the figure for resident weights stands in.
+# Of the process, by whether the card has tensor cores and how weights are placed. All alike until a group's residuals pass it:
+# but for resident weights on tensor cores (63 clusters) one to four clusters are published each, too few to go lower.
 SHARES: dict[tuple[bool, Mode], float] = {
     (True, "resident"): 0.03,
     (True, "model"): 0.03,

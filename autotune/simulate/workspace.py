@@ -1,7 +1,7 @@
 """Memory beside tensors: the device context, cuBLAS, convolution workspaces, and what the allocator holds back.
 
-What it does not know: the plan cuDNN picks for one convolution, and fragmentation event by event. Both are bounded here by
-one constant each; the error bar covers the rest.
+What it does not know: the plan that cuDNN picks for one convolution; rules by architecture, type and size stand for it. Slack
+is for the quick replay only: the exact one has the allocator itself.
 """
 
 from __future__ import annotations
