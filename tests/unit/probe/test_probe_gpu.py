@@ -93,7 +93,7 @@ class Nvml:
         return self._unless_silent("cores", card.cores)
 
     def nvmlDeviceGetEnforcedPowerLimit(self, card):
-        return self._unless_silent("power", 170_000)
+        return self._unless_silent("power", 165_000)
 
     def nvmlDeviceGetMaxPcieLinkGeneration(self, card):
         return self._unless_silent("link", 3)
@@ -180,7 +180,7 @@ def test_one_card(here):
             "total_bytes": 12 * GIB - DRIVER_BYTES,
             "free_bytes": 10 * GIB,
             "driver": "580.65",
-            "power_limit_w": 170.0,
+            "power_limit_w": 165.0,
             "pcie_generation": 3,
             "pcie_width": 8,
             "source": "probed",
@@ -209,7 +209,8 @@ def test_a_lost_card_is_left_out_and_the_other_says_so(here):
 def test_facts_that_the_driver_does_not_give_stay_empty_or_the_catalogues(here):
     here(Nvml(rtx3060(), silent={"cores", "power", "link", "memory_v2"}))
     (device,) = gpu.devices()
-    assert device.power_limit_w is None
+    assert device.driver == "580.65"
+    assert device.power_limit_w == 170.0
     assert (device.sm_count, device.pcie_generation, device.pcie_width) == (28, 4, 16)
     assert device.total_bytes == 12 * GIB
 
@@ -247,6 +248,21 @@ def test_mig_instances_are_devices_of_their_own(here):
     assert first.fp16_flops_per_s == pytest.approx(312e12 * share)
     assert first.bandwidth_bytes_per_s == pytest.approx(1560e9 * share)
     assert first.notes == ("a MIG instance: the rates are the whole card's times 0.24, its share of 42.64 GB",)
+
+
+def test_a_mig_instance_whose_name_tells_its_profile_has_that_share(here):
+    name = "NVIDIA A100-SXM4-40GB"
+    parts = [Card(f"{name} MIG 1g.10gb", 9.62, uuid="MIG-0"), Card(f"{name} MIG 1c.3g.20gb", 19.62, uuid="MIG-1")]
+    here(Nvml(Card(name, 40, uuid="GPU-dddd", capability=(8, 0), cores=6912, parts=parts)))
+    first, second = gpu.devices()
+    assert (first.name, first.source, first.sm_count) == (f"{name} MIG 1g.10gb", "probed", 14)
+    assert first.total_bytes == int(9.62 * GIB) - DRIVER_BYTES
+    assert first.fp16_flops_per_s == pytest.approx(312e12 * 14 / 108)
+    assert first.bandwidth_bytes_per_s == pytest.approx(1560e9 * 2 / 8)
+    assert first.power_limit_w == pytest.approx(165 * 14 / 108)
+    assert first.pcie_width == 8
+    assert second.fp16_flops_per_s == pytest.approx(312e12 * 14 / 108)
+    assert second.bandwidth_bytes_per_s == pytest.approx(1560e9 * 4 / 8)
 
 
 def test_mig_mode_without_instances_says_so(here):
