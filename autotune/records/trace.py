@@ -13,7 +13,7 @@ from autotune.records.estimate import PhaseName
 
 __all__ = ["DTYPES", "Attention", "EventKind", "OpClass", "Segment", "Trace"]
 
-DTYPES = ("float32", "float16", "bfloat16", "float64", "other")
+DTYPES = ("float32", "float16", "bfloat16", "float64", "other", "float8", "int8", "int4")
 
 
 class EventKind(IntEnum):

@@ -1,8 +1,7 @@
 """What a call of a quantised linear layer allocates on CUDA, storage by storage, and which products it makes.
 
 Each function follows its library's code in eager mode. `launch` is one kernel that writes a new tensor, `_product` one that
-multiplies by weights which stay packed. Products in int8 and float8 count at the rate of the activations' own dtype, which no
-tensor core exceeds in theirs less than twice.
+multiplies by weights which stay packed; where activations are quantised too, it counts at the rate of their format.
 
 Left out, because they depend on values: columns of outliers in LLM.int8.
 """
@@ -35,9 +34,10 @@ Kernel = Callable[[Layer, torch.Tensor], torch.Tensor]
 
 _LIBRARY = torch.library.Library("autotune", "DEF")  # type: ignore[no-untyped-call]
 _LIBRARY.define("launch(Tensor[] reads, SymInt[] shape, ScalarType dtype) -> Tensor")  # type: ignore[no-untyped-call]
-_LIBRARY.define(  # type: ignore[no-untyped-call]
-    "matmul(Tensor x, Tensor[] reads, SymInt out_features, ScalarType dtype) -> Tensor"
-)
+for _name in ("matmul", "matmul_int4"):
+    _LIBRARY.define(  # type: ignore[no-untyped-call]
+        f"{_name}(Tensor x, Tensor[] reads, SymInt out_features, ScalarType dtype) -> Tensor"
+    )
 
 
 @torch.library.register_fake("autotune::launch", lib=_LIBRARY)  # type: ignore[untyped-decorator]
@@ -46,11 +46,12 @@ def _launch(reads: Sequence[torch.Tensor], shape: Sequence[int], dtype: torch.dt
 
 
 @torch.library.register_fake("autotune::matmul", lib=_LIBRARY)  # type: ignore[untyped-decorator]
+@torch.library.register_fake("autotune::matmul_int4", lib=_LIBRARY)  # type: ignore[untyped-decorator]
 def _matmul(x: torch.Tensor, _: Sequence[torch.Tensor], out_features: int, dtype: torch.dtype) -> torch.Tensor:
     return x.new_empty((*x.shape[:-1], out_features), dtype=dtype)
 
 
-@register_flop_formula(torch.ops.autotune.matmul)
+@register_flop_formula([torch.ops.autotune.matmul, torch.ops.autotune.matmul_int4])
 def _matmul_flops(x: Sequence[int], _: Any, out_features: int, *__: Any, **___: Any) -> int:
     return 2 * prod(x) * out_features
 
@@ -62,11 +63,19 @@ def launch(reads: Sequence[torch.Tensor], shape: Sequence[int], dtype: torch.dty
 
 
 def _product(
-    layer: Layer, x: torch.Tensor, quantized: Sequence[torch.Tensor] = (), dtype: torch.dtype | None = None
+    layer: Layer, x: torch.Tensor, also: Sequence[torch.Tensor] = (), dtype: torch.dtype | None = None
 ) -> torch.Tensor:
-    """A kernel that multiplies by the packed weights: the activations, or what they were quantised to."""
-    reads = (*quantized, layer.packed, layer.statistics)
+    """A kernel that multiplies activations, or what they were quantised to, by the packed weights; it may read more."""
+    reads = (*also, layer.packed, layer.statistics)
     made: torch.Tensor = torch.ops.autotune.matmul(x, reads, layer.out_features, dtype or x.dtype)
+    return made
+
+
+def _tinygemm(layer: Layer, x: torch.Tensor) -> torch.Tensor:
+    """`_weight_int4pack_mm`: weights are unpacked again for every 16 rows of the activations."""
+    made: torch.Tensor = torch.ops.autotune.matmul_int4(
+        x, (layer.packed, layer.statistics), layer.out_features, x.dtype
+    )
     return made
 
 
@@ -92,7 +101,8 @@ def bitsandbytes_4bit_double(layer: Layer, x: torch.Tensor) -> torch.Tensor:
 
 def bitsandbytes_int8(layer: Layer, x: torch.Tensor) -> torch.Tensor:
     """autograd/_functions.py MatMul8bitLt.forward; backends/cuda/ops.py `int8_vectorwise_quant` at a threshold above 0,
-    `int8_linear_matmul`, `int8_mm_dequant`, whose output is float16 whatever comes in."""
+    `int8_linear_matmul`, `int8_mm_dequant`, whose output is float16 whatever comes in. The product counts at half precision's
+    rate: its second pass over outliers takes what int8 saves."""
     rows = x.reshape(-1, layer.in_features)
     quantized = _int8_rows(rows.to(torch.float16))
     sums = _product(layer, rows, (quantized,), torch.int32)
@@ -126,7 +136,7 @@ def torchao_int8_dynamic(layer: Layer, x: torch.Tensor) -> torch.Tensor:
     for _ in ("scale", "round", "shift", "clamp"):
         quantized = launch((quantized,), x.shape, torch.float32)
     quantized = launch((quantized,), x.shape, torch.int8)
-    scaled = _product(layer, x, (quantized,), torch.int32)
+    scaled = _product(layer, quantized, dtype=torch.int32)
     scaled = launch((scaled,), scaled.shape, torch.float32)
     scaled = launch((scaled,), scaled.shape, x.dtype)
     out = launch((scaled, layer.statistics), scaled.shape, torch.float32)
@@ -137,7 +147,7 @@ def torchao_int8_dynamic(layer: Layer, x: torch.Tensor) -> torch.Tensor:
 
 def torchao_int4(layer: Layer, x: torch.Tensor) -> torch.Tensor:
     """int4_tensor.py and int4_tile_packed_to_4d_tensor.py: one fused kernel, the bias is added in place."""
-    out = _product(layer, x)
+    out = _tinygemm(layer, x)
     return out if layer.bias is None else out.add_(layer.bias)
 
 
@@ -156,7 +166,7 @@ def _float8_weight(layer: Layer) -> torch.Tensor:
 
 def torchao_float8_dynamic(layer: Layer, x: torch.Tensor) -> torch.Tensor:
     """float8_tensor.py with `act_quant_kwargs`, then `torch._scaled_mm`, which adds the bias."""
-    return _product(layer, x, (_float8_activations(x),))
+    return _product(layer, _float8_activations(x), dtype=x.dtype)
 
 
 def _float8_activations(x: torch.Tensor) -> torch.Tensor:
@@ -201,7 +211,7 @@ def quanto_int4(layer: Layer, x: torch.Tensor) -> torch.Tensor:
     bfloat16 in groups of 128."""
     if layer.compute_dtype != torch.bfloat16 or quanto_group(layer.in_features) != 128:
         return _quanto_product(layer, x, lambda: _quanto_unpacked(layer, 2))
-    out = _product(layer, x)
+    out = _tinygemm(layer, x)
     return out if layer.bias is None else out + layer.bias
 
 

@@ -13,10 +13,14 @@ from autotune.records.trace import DTYPES, OpClass
 
 __all__ = ["OpKind", "dtype_code", "op_kind"]
 
-_DTYPE_CODES = {getattr(torch, name): code for code, name in enumerate(DTYPES) if name != "other"}
-_OTHER = DTYPES.index("other")
+_DTYPES = {
+    torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float64: "float64",
+    torch.float8_e4m3fn: "float8", torch.int8: "int8",
+}  # fmt: skip
 
-_GEMM = {"mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "addmv", "mv", "dot", "_scaled_mm", "_int_mm"}
+_FORMATS = {"matmul_int4": "int4"}
+
+_GEMM = {"mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "addmv", "mv", "dot", "_scaled_mm", "_int_mm", *_FORMATS}
 _NORM = {
     "native_layer_norm", "native_group_norm", "_fused_rms_norm", "rms_norm", "_softmax", "_log_softmax", "mean", "var",
     "var_mean", "std", "sum", "amax", "amin", "linalg_vector_norm", "norm", "_safe_softmax", "native_batch_norm",
@@ -35,6 +39,8 @@ class OpKind(NamedTuple):
     op_class: OpClass
     mutates: bool
     flops: Callable[..., int] | None
+    format: int | None
+    """Index into `records.trace.DTYPES` where the operator, and not its input, decides how it is computed."""
 
 
 @cache
@@ -54,9 +60,10 @@ def op_kind(func: Any) -> OpKind:
         op_class = OpClass.COPY
     else:
         op_class = OpClass.POINTWISE
-    return OpKind(op_class, bool(func._schema.is_mutable), flop_registry.get(packet))
+    decided = DTYPES.index(_FORMATS[name]) if name in _FORMATS else None
+    return OpKind(op_class, bool(func._schema.is_mutable), flop_registry.get(packet), decided)
 
 
 def dtype_code(dtype: torch.dtype) -> int:
     """Index into `records.trace.DTYPES`."""
-    return _DTYPE_CODES.get(dtype, _OTHER)
+    return DTYPES.index(_DTYPES.get(dtype, "other"))

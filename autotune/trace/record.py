@@ -187,7 +187,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 op_class = OpClass.CONV_3D if args[1].dim() == 5 else OpClass.CONV
                 conv_bytes = (_bytes(args[0]), sum(map(_bytes, outputs)), _bytes(args[1]))
         main = inputs[0] if inputs else outputs[0]
-        self.tape.ops.append((op_class, dtype_code(main.dtype), flops, sum(moved), 1, conv_bytes))
+        dtype = dtype_code(main.dtype) if kind.format is None else kind.format
+        self.tape.ops.append((op_class, dtype, flops, sum(moved), 1, conv_bytes))
         self._event(EventKind.OP, len(self.tape.ops) - 1, 0)
 
 

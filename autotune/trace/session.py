@@ -19,7 +19,6 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map_only, tree_unflatten
 
 from autotune.errors import WorkloadError
-from autotune.records.estimate import PhaseName
 from autotune.records.model import DenoiserFacts
 from autotune.records.trace import EventKind, Segment, Trace
 from autotune.trace.batch import mixing
@@ -27,7 +26,7 @@ from autotune.trace.quiet import undisturbed
 from autotune.trace.record import Borders, Recorder, Tape
 from autotune.trace.shapes import Shape
 from autotune.trace.shortcuts import Shortcuts
-from autotune.trace.turns import denoiser_calls
+from autotune.trace.turns import denoiser_calls, places
 from autotune.trace.twin import ENTRY_POINTS, UntraceableError, born, networks, own_tensors, set_precision, twin_of
 from autotune.trace.weights import block_bytes, buffer_bytes, own_bytes, precision, tensor_bytes, weight_bytes
 
@@ -302,15 +301,11 @@ class Session:
 
     def _segments(self) -> tuple[Segment, ...]:
         """The tapes as segments, with their phases and turns."""
-        turns = [index for index, cut in enumerate(self._cuts) if cut.component in self._denoisers]
-        first, last = (turns[0], turns[-1]) if turns else (len(self._cuts), len(self._cuts))
-        segments, turn = [], -1
-        for index, cut in enumerate(self._cuts):
-            phase: PhaseName = "encoding" if index < first else "denoising" if index <= last else "decoding"
-            turn += index in turns
-            place = turn if phase == "denoising" else -1
-            segments.append(cut.tape.segment(cut.component, cut.method, phase, place, cut.weights))
-        return tuple(segments)
+        found = places([cut.component for cut in self._cuts], self._denoisers)
+        return tuple(
+            cut.tape.segment(cut.component, cut.method, place.phase, place.turn, cut.weights)
+            for cut, place in zip(self._cuts, found, strict=True)
+        )
 
     def _recorded_calls(self) -> int:
         return sum(cut.component in self._denoisers for cut in self._cuts)
