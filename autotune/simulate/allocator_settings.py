@@ -49,6 +49,8 @@ class Settings(Record):
     """Steps between powers of two that sizes are rounded up to, for 1 MiB, 2 MiB and so on; 0 and empty for none."""
     garbage_collection_threshold: float = 0.0
     """Share of the limit from which blocks that were long unused are given back before a segment is opened; 0 for off."""
+    pinned_max_round_bytes: int | None = None
+    """Pinned host memory is rounded up to a power of two up to this size; None for always (CachingHostAllocator)."""
     is_native: bool = True
     """Whether torch's own allocator is at work; "backend:cudaMallocAsync" is the driver's, which cannot be replayed."""
 
@@ -68,6 +70,7 @@ class Settings(Record):
         if large <= _MIN_LARGE_BYTES:
             raise PlanError(f"{name}: large_segment_size_mb has to be more than {_MIN_LARGE_BYTES // MIB}")
         sizes = {key: _mebibytes(name, options, key) for key in ("max_split_size_mb", "max_non_split_rounding_mb")}
+        pinned = _mebibytes(name, options, "pinned_max_round_threshold_mb")
         for key, value in sizes.items():
             if value is not None and value < large:
                 raise PlanError(f"{name}: {key} has to be at least {large // MIB}, the size of a large segment in MiB")
@@ -77,6 +80,7 @@ class Settings(Record):
             max_non_split_rounding_bytes=sizes["max_non_split_rounding_mb"] or large,
             expandable_segments=_choice(name, options, "expandable_segments", ("False", "True")) == "True",
             roundup_power2_divisions=_divisions(name, options.get("roundup_power2_divisions")),
+            pinned_max_round_bytes=pinned,
             garbage_collection_threshold=_threshold(name, options.get("garbage_collection_threshold")),
             is_native=_choice(name, options, "backend", ("native", "cudaMallocAsync")) == "native",
         )

@@ -11,7 +11,7 @@ from typing import Literal
 from autotune.records.device import Device
 from autotune.records.trace import Attention
 
-__all__ = ["Kernel", "attention_bytes", "attention_flops", "kernel_of", "temporary_bytes"]
+__all__ = ["Kernel", "attention_bytes", "attention_flops", "kernel_of", "padded_share", "temporary_bytes"]
 
 Kernel = Literal["flash", "efficient", "math", "cpu"]
 
@@ -79,6 +79,23 @@ def attention_flops(attention: Attention) -> float:
     """Two matrix products: queries with keys, scores with values."""
     pairs = attention.batch * attention.heads * attention.query_length * attention.key_length
     return 2.0 * pairs * (attention.head_dim + attention.value_dim)
+
+
+def padded_share(attention: Attention, kernel: Kernel) -> float:
+    """FLOPs that are done over those that are wanted: kernels are compiled for a few head sizes and fill up to the next.
+
+    Flash: multiples of 32 (flash_fwd_launch_template.h); efficient: 32, 64, then multiples of 128 (kernel_forward.h `kMaxK`).
+    On the CPU a softmax takes as long as 9 elements of a head, and heads below 16, which fill no vector, as long as 25
+    (measured: sizes from 8 to 128, 256 to 4096 tokens, two cores with AVX-512).
+    """
+    size = attention.head_dim
+    if kernel == "flash":
+        return -(-size // 32) * 32 / size
+    if kernel == "efficient":
+        return (next((tile for tile in (32, 64) if size <= tile), -(-size // 128) * 128)) / size
+    if kernel == "cpu":
+        return ((25 if size < 16 else size) + 9) / size
+    return 1.0
 
 
 def attention_bytes(attention: Attention, kernel: Kernel) -> float:

@@ -1,62 +1,72 @@
-"""Seconds of one segment: a roofline with a floor for launches and one for the host, and the link for transfers.
+"""Seconds of one segment: a roofline for each kernel behind a queue that the host fills, and the link for transfers.
 
-Efficiencies are those of public timings of SD 1.5 and SDXL on A100, P100 and GTX 1070 (fal-ai/stable-diffusion-benchmarks,
-January 2024, and a 2023 comparison on Pascal cards), not fitted to one record. Expect 15 to 25 % mean error.
+A kernel takes the longer of its arithmetic and its traffic, and a little beside. It starts when the one before it is done, and
+not before the host has launched it, one operator after the other: where kernels are short the card waits for Python. The host
+starts anew with each call of a component, since schedulers read a value of the last step from the card. All rates are
+`Speed`'s; what is here is structure.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autotune.records.device import Device
+from autotune.records.speed import Speed
 from autotune.records.trace import DTYPES, EventKind, OpClass, Segment
-from autotune.simulate.attention import attention_bytes, attention_flops, kernel_of
+from autotune.simulate.attention import attention_bytes, attention_flops, kernel_of, padded_share
+from autotune.simulate.speed import sustained
 
-__all__ = ["LATENCY_MARGIN", "SegmentTime", "moved_s", "on_host_s", "segment_time", "setup_s"]
+__all__ = ["LATENCY_MARGIN", "Code", "SegmentTime", "moved_s", "on_host_s", "segment_time", "setup_s"]
 
-# Share of the peak rate, by class: matrix products, NCHW and NHWC convolutions, attention (flash 0.5, efficient 0.35), the
-# rest is bound by bandwidth. Share of the peak bandwidth for reductions and for pointwise kernels.
-_COMPUTE_SHARE = {
-    OpClass.GEMM: 0.65,
-    OpClass.CONV: 0.45,
-    OpClass.CONV_3D: 0.45,
-    OpClass.CONV_NHWC: 0.60,
-    OpClass.ATTENTION: 0.50,
+Code = Literal["none", "trace", "blocks", "whole", "graphs", "tuned"]
+"""A component's code: as it is, a `torch.jit` trace, its repeated blocks or the whole of it by inductor, that with CUDA graphs,
+and with kernels that were tuned for their shapes beside (`max-autotune`)."""
+
+
+class _Compiled(NamedTuple):
+    """Shares of what code costs as it is."""
+
+    host: float = 1.0
+    fuses: bool = False
+    """Whether a run of pointwise kernels, normalisations and copies becomes one, whose middle is not written out."""
+    gap: float = 1.0
+    """`Speed.kernel_s`."""
+    products: float = 1.0
+    """Seconds of matrix products and convolutions."""
+
+
+# A trace leaves out Python (TorchScript's interpreter takes some 6 us of a launch); inductor fuses chains of pointwise kernels
+# and calls them from generated code; a graph is launched as one. Fitted with the shares in speed.py, to published pairs.
+_COMPILED: dict[Code, _Compiled] = {
+    "none": _Compiled(),
+    "trace": _Compiled(host=0.33),
+    "blocks": _Compiled(host=0.37, fuses=True),
+    "whole": _Compiled(host=0.37, fuses=True),
+    "graphs": _Compiled(host=0.0, fuses=True, gap=0.2),
+    "tuned": _Compiled(host=0.0, fuses=True, gap=0.2, products=0.8),
 }
-_ATTENTION_SHARE = {"flash": 0.50, "efficient": 0.35, "math": 0.25, "cpu": 0.30}
-_BANDWIDTH_SHARE = {OpClass.NORM: 0.6}
-_BANDWIDTH_SHARE_ELSE = 0.8
-_HALF_RATE_FLOPS_PER_PEAK = (
-    2e-5  # a kernel of 2 GFLOP runs at half rate on a card of 100 TFLOP/s: 1 to 5 GFLOP are seen
-)
-_LAUNCH_S = 2e-6  # gap between kernels that are queued already
-_HOST_S = {
-    "cuda": 18e-6,
-    "cpu": 5e-6,
-}  # Python, dispatch and launch of one kernel: 12 to 20 us on a desktop, 30 to 40 in a cloud
-_HOOK_S = 50e-6  # accelerate's hook around one module
-
-# What a compiled denoiser saves: a trace leaves out Python's share of a launch (TorchScript's interpreter takes some 6 us);
-# inductor fuses chains of pointwise kernels (0.4 of the launches, half of their traffic) and calls them from generated code.
-# fal-ai's A100 timings of SD 1.5: 32 ms a step eager, 27 compiled. Starting values; calibration is to replace them.
-_CODE = {"none": (1.0, 1.0, 1.0), "trace": (1 / 3, 1.0, 1.0), "blocks": (1 / 3, 0.4, 0.5)}
 # One-off: two optimising passes of a trace; regional compilation of FLUX takes 10 s and of a whole model 67 s (diffusers
-# documentation, "torch.compile"), on a fast host; twice that on a desktop.
-_SETUP_S = {"none": 0.0, "trace": 10.0, "blocks": 20.0}
+# documentation, "torch.compile"), on a fast host; twice that on a desktop. Tuning tries out kernels for minutes.
+_SETUP_S: dict[Code, float] = {
+    "none": 0.0, "trace": 10.0, "blocks": 20.0, "whole": 130.0, "graphs": 130.0, "tuned": 600.0,
+}  # fmt: skip
+
+# Bytes of a convolution's input and output that are copied, in half precision, because tensor cores want NHWC (cuDNN's
+# nchwToNhwc kernels), in passes; fitted with the shares in speed.py.
+_LAYOUT_PASSES = 3.4
+# Kernels that a run of small ones becomes: reductions end one.
+_KERNELS_A_RUN = 2
+
 # Text encoders on the CPU: eight desktop cores, and a third of their dual-channel DDR4 bandwidth.
 _HOST_FLOPS_PER_S = 2e11
 _HOST_BYTES_PER_S = 15e9
 
-# One-way pinned bandwidth of 16 lanes, 20 to 40 % below theory; pageable copies take a third of it, and accelerate's
-# copies tensor by tensor reach 1.8 to 2.5 GB/s on PCIe 3.
-_LINK_BYTES_PER_S = {1: 3e9, 2: 6e9, 3: 12e9, 4: 25e9, 5: 50e9}
-_PAGEABLE_SHARE = 0.35
-_PER_TENSOR_SHARE = 0.18
-
 LATENCY_MARGIN = 0.35
+
+_SMALL = (OpClass.POINTWISE, OpClass.NORM, OpClass.COPY)
 
 
 class SegmentTime(NamedTuple):
@@ -66,32 +76,44 @@ class SegmentTime(NamedTuple):
     kernels: int
 
 
+class _Kernels(NamedTuple):
+    """One row for each operator in the order of the call; a fused attention is one."""
+
+    op_class: NDArray[np.int8]
+    op_dtype: NDArray[np.int8]
+    flops: NDArray[np.float64]
+    moved_bytes: NDArray[np.float64]
+    layout_bytes: NDArray[np.float64]
+    """Input and output of a convolution that is not in channels-last order."""
+    launches: NDArray[np.float64]
+    attention: NDArray[np.int32]
+    """Row in the segment's attention table; -1 for others."""
+
+
 def segment_time(
-    segment: Segment, device: Device, *, tf32: bool, attention: str = "sdpa", code: str = "none"
+    segment: Segment, device: Device, *, tf32: bool, attention: str = "sdpa", code: Code = "none"
 ) -> SegmentTime:
-    """Roofline over the segment's kernels; the host may be slower than the card.
+    """The segment on the device.
 
     Args:
         segment: what was recorded.
         device: its rates.
         tf32: whether fp32 matrix products use TF32.
         attention: the plan's choice of attention.
-        code: "none", "trace" or "blocks": how the segment's Python was compiled.
+        code: how the segment's Python was compiled.
     """
-    host_share, launch_share, traffic_share = _CODE[code]
-    outside = _outside_attention(segment)
-    kernels = segment.op_kernels[outside]
-    flops, moved = segment.op_flops[outside], segment.op_bytes[outside]
-    op_class, op_dtype = segment.op_class[outside], segment.op_dtype[outside]
-    per_launch = np.maximum(kernels, 1)
-    compute_s = _compute_s(flops, op_class, op_dtype, per_launch, device, tf32)
-    shares = np.where(op_class == OpClass.NORM, _BANDWIDTH_SHARE[OpClass.NORM], _BANDWIDTH_SHARE_ELSE)
-    fused = (op_class == OpClass.POINTWISE) | (op_class == OpClass.NORM)
-    bytes_s = moved * np.where(fused, traffic_share, 1.0) / (device.bandwidth_bytes_per_s * shares)
-    total_s = float(np.maximum(compute_s, bytes_s).sum()) + _attention_s(segment, device, attention)
-    launches = int(kernels.sum() * launch_share) + len(segment.attentions)
-    total_s += launches * _LAUNCH_S
-    return SegmentTime(max(total_s, launches * _HOST_S[device.kind] * host_share), launches)
+    speed, compiled = sustained(device), _COMPILED[code]
+    kernels = _fused(_in_order(segment)) if compiled.fuses else _in_order(segment)
+    if not len(kernels.flops):
+        return SegmentTime(0.0, 0)
+    work_s = _work_s(kernels, segment, device, speed, tf32, attention, compiled)
+    work_s += kernels.launches * speed.kernel_s * compiled.gap
+    host_s = kernels.launches * speed.host_s * compiled.host
+    if not segment.component and segment.phase == "decoding":
+        work_s += kernels.moved_bytes / speed.pictures_bytes_per_s
+    in_turn = device.kind == "cpu"
+    total_s = float((work_s + host_s).sum()) if in_turn else _queued_s(work_s, host_s)
+    return SegmentTime(total_s, round(kernels.launches.sum()))
 
 
 def on_host_s(segment: Segment) -> float:
@@ -99,70 +121,119 @@ def on_host_s(segment: Segment) -> float:
     return float(np.maximum(segment.op_flops / _HOST_FLOPS_PER_S, segment.op_bytes / _HOST_BYTES_PER_S).sum())
 
 
-def setup_s(code: str) -> float:
+def setup_s(code: Code) -> float:
     """Seconds that the first call takes longer."""
     return _SETUP_S[code]
 
 
 def moved_s(
-    device: Device, moved_bytes: float, *, by_tensor: bool = False, pinned: bool = False, modules: int = 0
+    device: Device, moved_bytes: float, *, back: bool = False, pinned: bool = False, tensors: float = 0, hooks: int = 0
 ) -> float:
-    """Seconds to move weights over the link, from or to pageable memory or from pinned, with the hooks of these modules."""
+    """Seconds to move weights over the link.
+
+    Args:
+        device: decides the link.
+        moved_bytes: of the weights.
+        back: whether they go from the device to RAM.
+        pinned: whether they wait in pinned memory.
+        tensors: how many they are.
+        hooks: how many modules' hooks do it.
+    """
+    speed = sustained(device)
     if device.kind == "cpu":
-        return modules * _HOOK_S
-    lanes = (device.pcie_width or 16) / 16
-    link_bytes_per_s = _LINK_BYTES_PER_S.get(device.pcie_generation or 3, _LINK_BYTES_PER_S[3]) * lanes
-    share = 1.0 if pinned else _PER_TENSOR_SHARE if by_tensor else _PAGEABLE_SHARE
-    return moved_bytes / (link_bytes_per_s * share) + modules * _HOOK_S
+        return hooks * speed.hook_s
+    link = speed.pinned_bytes_per_s if pinned else speed.back_bytes_per_s if back else speed.pageable_bytes_per_s
+    return moved_bytes / link + tensors * speed.tensor_s + hooks * speed.hook_s
 
 
-def _compute_s(
-    flops: NDArray[np.float64],
-    op_class: NDArray[np.int8],
-    op_dtype: NDArray[np.int8],
-    launches: NDArray[np.int32],
-    device: Device,
-    tf32: bool,
-) -> NDArray[np.float64]:
-    rates = np.array([_rate(device, name, tf32=tf32) for name in DTYPES])
-    conv_rates = np.array([_rate(device, name, tf32=True) for name in DTYPES])  # torch allows TF32 to cuDNN by default
-    convolved = np.isin(op_class, (OpClass.CONV, OpClass.CONV_3D, OpClass.CONV_NHWC))
-    peak = np.where(convolved, conv_rates[op_dtype], rates[op_dtype])
-    share = np.ones(len(flops))
-    for kind, value in _COMPUTE_SHARE.items():
-        share[op_class == kind] = value
-    one = flops / launches
-    saturation = one / (one + peak * _HALF_RATE_FLOPS_PER_PEAK)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        seconds = flops / (peak * share * saturation)
-    return np.nan_to_num(seconds, nan=0.0, posinf=0.0)
+def _queued_s(work_s: NDArray[np.float64], host_s: NDArray[np.float64]) -> float:
+    """When the last kernel is done: the latest of all launches, each with all work from its kernel on."""
+    from_here_s = np.cumsum(work_s[::-1])[::-1]
+    return float(np.max(np.cumsum(host_s) + from_here_s))
 
 
-def _attention_s(segment: Segment, device: Device, chosen: str) -> float:
-    total_s = 0.0
-    for attention in segment.attentions:
-        kernel = kernel_of(attention, device, chosen)
-        rate = _rate(device, "float32" if kernel == "math" else attention.dtype, tf32=False) * _ATTENTION_SHARE[kernel]
-        moving_s = attention_bytes(attention, kernel) / (device.bandwidth_bytes_per_s * _BANDWIDTH_SHARE_ELSE)
-        total_s += max(attention_flops(attention) / rate, moving_s)
-    return total_s
-
-
-def _rate(device: Device, dtype: str, *, tf32: bool) -> float:
-    """Peak rate for a type; types the hardware lacks are computed in fp32."""
-    if dtype == "float16" and device.fp16_flops_per_s:
-        return device.fp16_flops_per_s
-    if dtype == "bfloat16" and device.bf16_flops_per_s:
-        return device.bf16_flops_per_s
-    if dtype == "float32" and tf32 and device.tf32_flops_per_s:
-        return device.tf32_flops_per_s
-    return device.fp32_flops_per_s / (32 if dtype == "float64" else 1)
-
-
-def _outside_attention(segment: Segment) -> NDArray[np.bool_]:
-    """Rows of the op table that are not a fused attention's inside."""
+def _in_order(segment: Segment) -> _Kernels:
     kind = segment.kind
     depth = np.cumsum((kind == EventKind.ATTENTION).astype(np.int64) - (kind == EventKind.ATTENTION_END))
-    outside = np.ones(len(segment.op_class), dtype=np.bool_)
-    outside[segment.ref[(kind == EventKind.OP) & (depth > 0)]] = False
-    return outside
+    here = ((kind == EventKind.OP) & (depth == 0)) | (kind == EventKind.ATTENTION)
+    fused, rows = kind[here] == EventKind.ATTENTION, segment.ref[here]
+    ops = np.where(fused, -1, rows)
+
+    def column(values: NDArray[np.generic], of_attention: float) -> NDArray[np.float64]:
+        return np.append(values.astype(np.float64), of_attention)[ops]
+
+    return _Kernels(
+        op_class=column(segment.op_class, OpClass.ATTENTION).astype(np.int8),
+        op_dtype=column(segment.op_dtype, 0).astype(np.int8),
+        flops=column(segment.op_flops, 0.0),
+        moved_bytes=column(segment.op_bytes, 0.0),
+        layout_bytes=column(segment.op_conv_bytes[:, :2].sum(axis=1), 0.0),
+        launches=column(segment.op_kernels, 1.0),
+        attention=np.where(fused, rows, -1).astype(np.int32),
+    )
+
+
+def _fused(kernels: _Kernels) -> _Kernels:
+    """Runs of small kernels as inductor makes them: few launches, the first one's reads and the last one's writes.
+
+    Half of a kernel's bytes are taken for its reads.
+    """
+    small = np.isin(kernels.op_class, _SMALL)
+    starts, ends = small & ~np.append(False, small[:-1]), small & ~np.append(small[1:], False)
+    moved_bytes = np.where(small, (starts * 0.5 + ends * 0.5) * kernels.moved_bytes, kernels.moved_bytes)
+    launches = np.where(small, 0.0, kernels.launches)
+    lengths = np.flatnonzero(ends) - np.flatnonzero(starts) + 1
+    launches[starts] = np.minimum(lengths, _KERNELS_A_RUN)
+    return kernels._replace(moved_bytes=moved_bytes, launches=launches)
+
+
+def _work_s(
+    kernels: _Kernels,
+    segment: Segment,
+    device: Device,
+    speed: Speed,
+    tf32: bool,
+    attention: str,
+    compiled: _Compiled,
+) -> NDArray[np.float64]:
+    """Seconds that each row's kernels compute or move bytes, the longer of the two."""
+    convolved = np.isin(kernels.op_class, (OpClass.CONV, OpClass.CONV_3D, OpClass.CONV_NHWC))
+    # torch allows TF32 to cuDNN by default
+    eager = not compiled.fuses
+    products = np.array([_rate(speed.products_flops_per_s, name, tf32=tf32, eager=eager) for name in DTYPES])
+    convolutions = np.array([_rate(speed.convolutions_flops_per_s, name, tf32=True, eager=eager) for name in DTYPES])
+    rates = np.where(convolved, convolutions[kernels.op_dtype], products[kernels.op_dtype])
+    beside_s = np.where(convolved, speed.convolution_s, speed.product_s) * kernels.launches * (kernels.flops > 0)
+    arithmetic_s = (kernels.flops / rates + beside_s) * compiled.products
+
+    bandwidth = np.full(len(kernels.flops), speed.pointwise_bytes_per_s)
+    bandwidth[kernels.op_class == OpClass.NORM] = speed.norm_bytes_per_s
+    bandwidth[kernels.op_class == OpClass.COPY] = speed.copy_bytes_per_s
+    traffic_s = kernels.moved_bytes / bandwidth
+
+    work_s: NDArray[np.float64] = np.maximum(arithmetic_s, traffic_s)
+    if device.kind == "cuda" and (device.compute_capability or (8, 0)) >= (7, 0):
+        half = np.isin(kernels.op_dtype, (DTYPES.index("float16"), DTYPES.index("bfloat16")))
+        work_s += half * kernels.layout_bytes * _LAYOUT_PASSES / speed.copy_bytes_per_s
+    for row in np.flatnonzero(kernels.attention >= 0):
+        work_s[row] = _attention_s(segment, int(kernels.attention[row]), device, speed, attention)
+    return work_s
+
+
+def _attention_s(segment: Segment, row: int, device: Device, speed: Speed, chosen: str) -> float:
+    attention = segment.attentions[row]
+    kernel = kernel_of(attention, device, chosen)
+    rates, name = speed.attention_flops_per_s, str(kernel)
+    if kernel == "efficient" and attention.dtype == "float32":
+        name = "xformers_float32" if "xformers" in chosen else "efficient_float32"
+    flops = attention_flops(attention) * padded_share(attention, kernel)
+    traffic_s = attention_bytes(attention, kernel) / speed.pointwise_bytes_per_s
+    return max(flops / rates.get(name, rates.get("efficient", min(rates.values()))) + speed.product_s, traffic_s)
+
+
+def _rate(rates: dict[str, float], dtype: str, *, tf32: bool, eager: bool) -> float:
+    """FLOP per second for a type; types the hardware lacks are computed in half precision or fp32."""
+    names = {"float32": ["tf32"] if tf32 else [], "int8": ["eager_int8"] if eager else []}.get(dtype, [])
+    widened = ["float16"] if dtype in {"float8", "int8", "int4"} else []
+    found = next((rates[name] for name in (*names, dtype, *widened) if name in rates), None)
+    return found or rates["float32"] / (32 if dtype == "float64" else 1)

@@ -15,13 +15,14 @@ from autotune.records.model import Model
 from autotune.records.plan import Plan, group_offload
 from autotune.records.trace import Segment, Trace
 from autotune.simulate.allocator_settings import Settings
-from autotune.simulate.latency import LATENCY_MARGIN, moved_s, on_host_s, segment_time, setup_s
+from autotune.simulate.latency import LATENCY_MARGIN, Code, moved_s, on_host_s, segment_time, setup_s
 from autotune.simulate.margins import margin_bytes
 from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
 from autotune.simulate.program import Program, program
 from autotune.simulate.quirks import quirks_met
 from autotune.simulate.ram import undo_bytes, waiting_bytes
-from autotune.simulate.residency import Stay, residency
+from autotune.simulate.residency import Move, Stay, never_waits, residency
+from autotune.simulate.steps import over_call_s, steady_s
 from autotune.simulate.streams import Brought, brought
 from autotune.simulate.timeline import Timeline, Usage
 from autotune.simulate.untraced import completed, unknown_bytes
@@ -81,6 +82,7 @@ class Replayer:
         device: where it is to run.
         steps: denoising steps of the call.
         undo: whether originals of lowered weights are kept in RAM.
+        code: how components are compiled, where that is not what the plan says.
         settings: of the process's allocator; torch's defaults if None.
         torch_version: what runs there; None if that is not known.
     """
@@ -93,16 +95,21 @@ class Replayer:
         device: Device,
         steps: int,
         undo: bool,
+        code: Mapping[str, Code] | None = None,
         settings: Settings | None = None,
         torch_version: str | None = None,
     ) -> None:
         self._traces = {key: completed(trace, model) for key, trace in traces.items()}
         self._model, self._device, self._steps, self._undo = model, device, steps, undo
-        self._settings = settings
+        self._code, self._settings = code or {}, settings
         self._quirks = {key: quirks_met(trace, device, torch_version) for key, trace in self._traces.items()}
+        tensors = next(iter(self._traces.values())).tensors
         self._roles = {part.name: part.role for part in model.components}
         self._memory: dict[tuple[int, str], SegmentMemory] = {}
-        self._seconds: dict[tuple[int, bool, str, str], float] = {}
+        leaves = {name: [own for path, own in tensors.items() if path.split(".")[0] == name] for name in self._roles}
+        self._held = {name: sum(map(len, owned)) for name, owned in leaves.items()}
+        self._tensors = {name: self._held[name] / max(1, len(owned)) for name, owned in leaves.items()}
+        self._seconds: dict[tuple[int, bool, str, Code], float] = {}
         self._programs: dict[tuple[int, str], Program] = {}
         self._usages: dict[tuple[object, ...], Usage] = {}
 
@@ -120,7 +127,9 @@ class Replayer:
         slack = slack_bytes(self._device, top.activations_bytes + top.workspace_bytes)
         reserved = top.peak_bytes - context
         undo = undo_bytes(self._model, plan) if self._undo else 0
-        waiting = top.peak_bytes if self._device.kind == "cpu" else waiting_bytes(self._model, plan, trace)
+        waiting = (
+            top.peak_bytes if self._device.kind == "cpu" else waiting_bytes(self._model, plan, trace, self._settings)
+        )
         return Estimate(
             phases=phases,
             allocated_bytes=reserved - slack,
@@ -131,9 +140,11 @@ class Replayer:
             setup_s=setup_s(plan.compile),
             undo_bytes=undo,
             steps=self._steps,
-            step_s=_steady_s(costs, trace.denoiser_calls or self._steps, self._steps),
+            step_s=steady_s([(cost.segment, cost.compute_s + cost.transfer_s) for cost in costs])
+            * (trace.denoiser_calls or self._steps)
+            / self._steps,
             latency_margin=1.0 if trace.untraced else LATENCY_MARGIN,
-            source="catalogue",
+            source=self._device.speed.source if self._device.speed else "catalogue",
             notes=self._notes(plan),
         )
 
@@ -192,10 +203,15 @@ class Replayer:
 
     def _costs(self, trace: Trace, plan: Plan) -> list[_Cost]:
         stays = residency(self._model, plan, [segment.component for segment in trace.segments])
-        costs, live_bytes = [], 0
+        costs: list[_Cost] = []
+        live_bytes = 0
         for segment, stay in zip(trace.segments, stays, strict=True):
             costs.append(self._cost(segment, stay, plan, trace, live_bytes))
             live_bytes += self._memory_of(segment, trace, plan).net_bytes
+        if plan.offload == "model" and costs:  # `maybe_free_model_hooks` sends back what the call has left on the card
+            left = stays[-1].components - never_waits(self._model, "model")
+            back_s = sum(self._move_s(Move("out", name), trace.weights) for name in left)
+            costs[-1] = costs[-1]._replace(transfer_s=costs[-1].transfer_s + back_s)
         return costs
 
     def _cost(self, segment: Segment, stay: Stay, plan: Plan, trace: Trace, live_bytes: int) -> _Cost:
@@ -216,7 +232,7 @@ class Replayer:
             in_blocks = sum(size for path, size in trace.blocks.items() if path.startswith(f"{name}."))
             came = brought(
                 memory, plan.offload, role=self._roles[name], rest_bytes=weights[name] - in_blocks,
-                device=self._device, compute_s=compute_s,
+                tensors_per_leaf=self._tensors[name], device=self._device, compute_s=compute_s,
             )  # fmt: skip
         if came.base_bytes:
             held[name] = held.get(name, 0) + came.base_bytes
@@ -224,7 +240,11 @@ class Replayer:
         return _Cost(segment, moment, compute_s, self._transfer_s(stay, weights) + came.exposed_s)
 
     def _transfer_s(self, stay: Stay, weights: Mapping[str, int]) -> float:
-        return sum(moved_s(self._device, weights[move.component]) for move in stay.moves)
+        return sum(self._move_s(move, weights) for move in stay.moves)
+
+    def _move_s(self, move: Move, weights: Mapping[str, int]) -> float:
+        tensors = self._held[move.component]
+        return moved_s(self._device, weights[move.component], back=move.direction == "out", tensors=tensors)
 
     def _phase(self, name: PhaseName, costs: list[_Cost], trace: Trace) -> Phase:
         mine = [cost for cost in costs if cost.segment.phase == name]
@@ -241,7 +261,6 @@ class Replayer:
         if top.peak.weights_bytes:
             runs = top.peak.module.split(".")[0]
             held[runs] = held.get(runs, 0) + top.peak.weights_bytes
-        repeat = _repeated if name == "denoising" else _once
         return Phase(
             name=name,
             peak_bytes=weights + activations + workspace + overhead,
@@ -249,8 +268,8 @@ class Replayer:
             activations_bytes=activations,
             workspace_bytes=workspace,
             overhead_bytes=overhead,
-            compute_s=repeat([(cost.segment.turn, cost.compute_s) for cost in mine], calls),
-            transfer_s=repeat([(cost.segment.turn, cost.transfer_s) for cost in mine], calls),
+            compute_s=over_call_s([(cost.segment, cost.compute_s) for cost in mine], calls),
+            transfer_s=over_call_s([(cost.segment, cost.transfer_s) for cost in mine], calls),
             moment=top.peak.module,
             components={part: size for part, size in held.items() if size},
         )
@@ -266,31 +285,10 @@ class Replayer:
         return self._memory[key]
 
     def _compute_s(self, segment: Segment, plan: Plan) -> float:
-        code = plan.compile if segment.component in self._model.denoisers else "none"
+        planned: Code = plan.compile if segment.component in self._model.denoisers else "none"
+        code = self._code.get(segment.component, planned)
         key = (id(segment), plan.tf32, plan.attention, code)
         if key not in self._seconds:
             timing = segment_time(segment, self._device, tf32=plan.tf32, attention=plan.attention, code=code)
             self._seconds[key] = timing.compute_s
         return self._seconds[key]
-
-
-def _once(seconds: list[tuple[int, float]], _calls: int) -> float:
-    return sum(value for _, value in seconds)
-
-
-def _repeated(seconds: list[tuple[int, float]], calls: int) -> float:
-    """The first turn, and the mean of the later ones for each further call of the denoiser."""
-    turns: dict[int, float] = {}
-    for turn, value in seconds:
-        turns[turn] = turns.get(turn, 0.0) + value
-    if not turns:
-        return 0.0
-    first, *later = (turns[turn] for turn in sorted(turns))
-    return first + (calls - 1) * (sum(later) / len(later) if later else first)
-
-
-def _steady_s(costs: list[_Cost], calls: int, steps: int) -> float:
-    """One step once everything is in its place."""
-    denoising = [(c.segment.turn, c.compute_s + c.transfer_s) for c in costs if c.segment.phase == "denoising"]
-    more = _repeated(denoising, calls + 1) - _repeated(denoising, calls)
-    return more * calls / steps

@@ -14,6 +14,7 @@ from autotune.records.model import Role
 from autotune.records.plan import group_offload
 from autotune.simulate.latency import moved_s
 from autotune.simulate.memory import Granularity, Peak, SegmentMemory
+from autotune.simulate.speed import sustained
 
 __all__ = ["Brought", "brought"]
 
@@ -34,7 +35,14 @@ class Brought(NamedTuple):
 
 
 def brought(
-    memory: SegmentMemory, offload: str, *, role: Role, rest_bytes: int, device: Device, compute_s: float
+    memory: SegmentMemory,
+    offload: str,
+    *,
+    role: Role,
+    rest_bytes: int,
+    tensors_per_leaf: float,
+    device: Device,
+    compute_s: float,
 ) -> Brought:
     """One call of a component whose weights wait in RAM and come in parts.
 
@@ -43,22 +51,26 @@ def brought(
         offload: "sequential" or a group offload.
         role: of the component; text encoders go by leaf and VAEs without a stream (levers/offload.py `group_settings`).
         rest_bytes: its weights that are in no block.
+        tensors_per_leaf: how many tensors a module with weights of its own has.
         device: decides the link.
         compute_s: what transfers may hide behind.
     """
     group = group_offload(offload)
     if group is None:
         leaves = memory.streams["leaf"]
-        return Brought(0, leaves.peak, moved_s(device, leaves.moved_bytes, by_tensor=True, modules=leaves.moves))
+        tensors = leaves.moves * tensors_per_leaf
+        emptied_s = tensors * sustained(device).release_s if device.kind == "cuda" else 0.0
+        return Brought(0, leaves.peak, moved_s(device, leaves.moved_bytes, tensors=tensors) + emptied_s)
     by_block = group.offload_type == "block_level" and role != "text_encoder"
     granularity: Granularity = "block" if by_block else "leaf"
     stream = memory.streams[granularity]
     rest = rest_bytes if by_block else 0
     if not group.use_stream or role == "vae":
-        moved = 2 * (stream.moved_bytes + rest)
-        return Brought(rest, stream.peak, moved_s(device, moved, modules=stream.moves))
+        moved = stream.moved_bytes + rest
+        there_and_back_s = moved_s(device, moved, hooks=stream.moves) + moved_s(device, moved, back=True)
+        return Brought(rest, stream.peak, there_and_back_s)
     pinned = not group.low_cpu_mem_usage
     copied_s = moved_s(device, stream.moved_bytes, pinned=pinned)
     hidden_s = min(copied_s, compute_s) * _HIDDEN_SHARE[granularity]
-    rest_s = moved_s(device, rest, pinned=pinned, modules=stream.moves)  # the rest has no stream, and each hook waits
+    rest_s = moved_s(device, rest, pinned=pinned, hooks=stream.moves)  # the rest has no stream, and each hook waits
     return Brought(rest, stream.prefetched_peak, copied_s - hidden_s + rest_s)

@@ -7,6 +7,7 @@ import pytest
 from autotune.records.estimate import PHASES
 from autotune.records.plan import Plan
 from autotune.records.trace import EventKind, OpClass
+from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.latency import moved_s, on_host_s, segment_time, setup_s
 from autotune.simulate.margins import margin_bytes
 from autotune.simulate.replay import Replayer
@@ -38,6 +39,7 @@ CALL = trace(
     weights=WEIGHTS,
     calls=10,
     resident_buffers={"text_encoder": 7, "unet": 0, "vae": 0},
+    tensors={"unet.a": (3000, 1000), "vae.a": (1500,), "text_encoder.a": (800,)},
 )
 FACTS = model(*WEIGHTS, sequence=ORDER, fp32_bytes=300)
 
@@ -99,8 +101,16 @@ def test_the_second_turn_is_repeated():
 
 def test_model_offload_moves_the_denoiser_once_and_leaves_every_step():
     model_wise, leaf_wise = (replayed(Plan(offload=o), device=CARD).phase("denoising") for o in ("model", "sequential"))
-    assert model_wise.transfer_s == pytest.approx(moved_s(CARD, 1000) + moved_s(CARD, 5000))
-    assert leaf_wise.transfer_s == pytest.approx(10 * moved_s(CARD, 4000, by_tensor=True, modules=1))
+    assert model_wise.transfer_s == pytest.approx(
+        moved_s(CARD, 1000, back=True, tensors=1) + moved_s(CARD, 5000, tensors=2)
+    )
+    assert leaf_wise.transfer_s == pytest.approx(10 * (moved_s(CARD, 4000, tensors=2) + 2 * 6e-4))
+
+
+def test_model_offload_sends_back_what_the_call_has_left():
+    decoding = replayed(Plan(offload="model"), device=CARD).phase("decoding")
+    there_s = moved_s(CARD, 5000, back=True, tensors=2) + moved_s(CARD, 2000, tensors=1)
+    assert decoding.transfer_s == pytest.approx(there_s + moved_s(CARD, 2000, back=True, tensors=1))
 
 
 def test_weights_that_the_pipeline_casts_count_from_then_on():
@@ -157,7 +167,7 @@ def test_group_offload_by_block_holds_the_block_and_what_is_in_none():
     """Text encoders go by leaf, whatever the others do."""
     assert peaks(replayed(Plan(offload="group:block"), call=BLOCKS)) == [800 + 100, 500 + 4500 + 600, 2000 + 900]
     estimate = replayed(Plan(offload="group:block"), call=BLOCKS, device=CARD)
-    moved = moved_s(CARD, 2 * (4500 + 500), modules=1)  # in and out, the block's and the rest's
+    moved = moved_s(CARD, 5000, hooks=1) + moved_s(CARD, 5000, back=True)  # the block's and the rest's
     assert estimate.phase("denoising").transfer_s == pytest.approx(10 * moved)
 
 
@@ -171,7 +181,8 @@ def two_leaves(turn):
 
 
 def test_a_stream_holds_the_next_leaf_too_and_copies_nothing_back():
-    call = trace(two_leaves(0), two_leaves(1), weights={"unet": 7000}, calls=10)
+    tensors = {"unet.a": (4000,), "unet.b": (3000,)}
+    call = trace(two_leaves(0), two_leaves(1), weights={"unet": 7000}, calls=10, tensors=tensors)
     facts = model("unet")
     alone, ahead = (replayed(Plan(offload=o), call=call, facts=facts) for o in ("group:leaf", "group:leaf+stream"))
     assert (peaks(alone)[1], peaks(ahead)[1]) == (4000, 7000)
@@ -179,10 +190,24 @@ def test_a_stream_holds_the_next_leaf_too_and_copies_nothing_back():
         replayed(Plan(offload=o), call=call, facts=facts, device=CARD)
         for o in ("group:leaf", "group:leaf+stream", "group:leaf+stream+low_cpu_mem")
     )
-    assert ahead.transfer_s == pytest.approx(10 * moved_s(CARD, 7000, pinned=True, modules=2))
-    assert alone.transfer_s == pytest.approx(10 * moved_s(CARD, 2 * 7000, modules=2))
+    assert ahead.transfer_s == pytest.approx(10 * moved_s(CARD, 7000, pinned=True, hooks=2))
+    assert alone.transfer_s == pytest.approx(10 * (moved_s(CARD, 7000, hooks=2) + moved_s(CARD, 7000, back=True)))
     assert ahead.transfer_s < low.transfer_s < alone.transfer_s
-    assert (alone.host_ram_bytes, ahead.host_ram_bytes, low.host_ram_bytes) == (7000, 10_500, 7000)
+    assert (alone.host_ram_bytes, ahead.host_ram_bytes, low.host_ram_bytes) == (7000, 4096 + 4096, 7000)
+
+
+def test_pinned_copies_are_powers_of_two_unless_torch_is_told_otherwise():
+    tensors = {"unet.a": (4000, 3 * 2**20), "unet.b": (3000,)}
+    call = trace(two_leaves(0), weights={"unet": 7000 + 3 * 2**20}, calls=1, tensors=tensors)
+    plan = Plan(offload="group:leaf+stream")
+
+    def waiting(settings):
+        parts = {"model": model("unet"), "device": CARD, "steps": 1, "undo": False, "settings": settings}
+        return Replayer({plan.execution: call}, **parts).estimate(plan).host_ram_bytes
+
+    assert waiting(None) == 4096 + 4096 + 4 * 2**20
+    told = Settings.from_environment({"PYTORCH_ALLOC_CONF": "pinned_max_round_threshold_mb:1"})
+    assert waiting(told) == 4096 + 4096 + 3 * 2**20
 
 
 def test_a_stream_of_blocks_hides_behind_computing():
@@ -191,7 +216,7 @@ def test_a_stream_of_blocks_hides_behind_computing():
         replayed(Plan(offload=o), call=call, facts=model("unet"), device=CARD).transfer_s
         for o in ("group:block", "group:block+stream")
     )
-    copied_s, rest_s = moved_s(CARD, 4e9, pinned=True), moved_s(CARD, 3e9, pinned=True, modules=1)
+    copied_s, rest_s = moved_s(CARD, 4e9, pinned=True), moved_s(CARD, 3e9, pinned=True, hooks=1)
     hidden_s = 0.8 * min(copied_s, segment_time(two_leaves(0), CARD, tf32=False).compute_s)
     assert 0 < hidden_s < copied_s
     assert ahead == pytest.approx(10 * (copied_s - hidden_s + rest_s))
@@ -202,7 +227,9 @@ def test_text_encoders_that_leave_are_not_beside_the_denoiser():
     estimate = replayed(Plan(text_encoders="leave"))
     assert peaks(estimate) == [8000 + 100, 7000 + 600, 7000 + 900]
     on_card = replayed(Plan(text_encoders="leave"), device=CARD)
-    assert on_card.transfer_s == pytest.approx(2 * moved_s(CARD, 1000))
+    assert on_card.transfer_s == pytest.approx(
+        moved_s(CARD, 1000, tensors=1) + moved_s(CARD, 1000, back=True, tensors=1)
+    )
     assert on_card.host_ram_bytes == 1000
 
 
