@@ -12,6 +12,7 @@ from autotune.flow.applying import apply_plan, plan_taken_off
 from autotune.flow.ask import Question, answer, front_for, job_of, place_of
 from autotune.flow.budget import budget_for, held_by
 from autotune.flow.job import WorkloadLike
+from autotune.flow.learning import watch_for
 from autotune.flow.planning import as_it_is, estimates
 from autotune.flow.recall import Profiles
 from autotune.levers import engine
@@ -96,7 +97,7 @@ def optimize(
         explained, front = answer(question)
         handle = apply_plan(
             pipe, explained.chosen.plan, device=explained.device, workload=explained.workload,
-            denoisers=front.denoisers, undo=undo,
+            denoisers=front.denoisers, undo=undo, watch=watch_for(question, explained),
         )  # fmt: skip
     handle.story = explained.model_copy(update={"state": "optimised"})
     _say(handle.story)

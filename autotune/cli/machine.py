@@ -1,39 +1,83 @@
-"""`autotune probe`: what this machine is, as autotune sees it."""
+"""`autotune probe`: what this machine is, as autotune sees it, and what its device sustains."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from autotune.cli.options import AsJson
 
 if TYPE_CHECKING:
     from autotune.records.device import Device
     from autotune.records.host import Host
+    from autotune.records.speed import Speed
 
 __all__ = ["probe"]
 
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate",
+        help="Measure what the device that is used here sustains, some 15 seconds, and remember it for later predictions.",
+    ),
+]
 
-def probe(*, as_json: AsJson = False) -> None:
+
+def probe(*, calibrate: Calibrate = False, as_json: AsJson = False) -> None:
     """Devices, memory and packages of this machine."""
     from autotune import __version__
     from autotune.cli.payload import print_json
+    from autotune.flow.speeds import with_speed
     from autotune.probe.gpu import devices, local_device, unsupported
     from autotune.probe.host import host, name_clash
 
     cards, here, machine, clash, others = devices(), local_device(), host(), name_clash(), unsupported()
+    here = _calibrated(here, silent=as_json) if calibrate else with_speed(here)
     if not as_json:
         _show(cards, here, machine, [*([clash] if clash else []), *others])
+        if calibrate:
+            _show_speed(here)
         return
-    print_json(
-        {
-            "autotune": __version__,
-            "devices": [card.model_dump(mode="json") for card in cards],
-            "used": here.model_dump(mode="json"),
-            "host": machine.model_dump(mode="json"),
-            "name_clash": clash,
-            "unsupported": others,
-        }
-    )
+    answer: dict[str, Any] = {
+        "autotune": __version__,
+        "devices": [card.model_dump(mode="json") for card in cards],
+        "used": here.model_dump(mode="json"),
+        "host": machine.model_dump(mode="json"),
+        "name_clash": clash,
+        "unsupported": others,
+    }
+    if calibrate:
+        answer["believed"] = _believed(here).model_dump(mode="json")
+    print_json(answer)
+
+
+def _calibrated(device: Device, *, silent: bool) -> Device:
+    """Measured and remembered. Standard error says what is measured, for where there is no card it is the CPU."""
+    from autotune.cli.progress import watched
+    from autotune.flow.speeds import calibrated
+
+    if device.kind == "cpu" and not silent:
+        typer.echo(f"no CUDA device can be used here ({'; '.join(device.notes[1:])}): measuring the CPU", err=True)
+    with watched(f"measuring {device.name}", silent=silent) as report:
+        return calibrated(device, progress=report)
+
+
+def _believed(device: Device) -> Speed:
+    from autotune.simulate.speed import sustained
+
+    return sustained(device.model_copy(update={"speed": None}))
+
+
+def _show_speed(device: Device) -> None:
+    from autotune.cli.show import page, show_table
+    from autotune.report.speeds import speed_rows
+
+    if device.speed is None:
+        typer.echo("nothing could be measured; predictions go by the architecture, as before", err=True)
+        return
+    columns = ("what it sustains", ">by its architecture", ">measured", ">ratio")
+    show_table(page(), f"{device.name}, measured", columns, speed_rows(device.speed, _believed(device)))
 
 
 def _show(cards: list[Device], here: Device, machine: Host, sentences: list[str]) -> None:

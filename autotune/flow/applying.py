@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from autotune.flow.job import job_for
 from autotune.guard.dress import dress
+from autotune.guard.watch import Watch
 from autotune.levers import engine
 from autotune.levers.engine import Handle
 from autotune.records.device import Device
@@ -27,6 +28,7 @@ def apply_plan(
     example: Mapping[str, Any] | None = None,
     denoisers: Mapping[str, DenoiserFacts] | None = None,
     undo: bool = True,
+    watch: Watch | None = None,
 ) -> Handle:
     """Makes the pipeline run as planned, all of it or nothing.
 
@@ -38,6 +40,7 @@ def apply_plan(
         example: arguments of the call beyond those of the workload, should it have to be traced.
         denoisers: what a trace showed of the denoisers; traced here if None and the plan splits their batch.
         undo: whether originals of lowered weights are kept.
+        watch: times the pipeline's calls in passing; they are not timed if None.
 
     Raises:
         PlanError: a value that cannot be applied; the pipeline is as it was.
@@ -53,6 +56,7 @@ def apply_plan(
                 job_for(pipe, device=device, workload=workload, example=example, calls=workload.calls, undo=undo)
             )
         handle = engine.apply(pipe, plan, device=device, workload=workload, undo=undo, denoisers=denoisers)
+        handle.watch = watch
         dress(pipe, handle)
         return handle
 

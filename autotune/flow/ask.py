@@ -16,7 +16,9 @@ from autotune.errors import PlanError, nearest
 from autotune.flow.budget import Budget, budget_for, held_by
 from autotune.flow.choose import advice, choose
 from autotune.flow.job import Job, Progress, WorkloadLike, job_for
+from autotune.flow.learning import with_learned
 from autotune.flow.recall import Profiles, open_store, recall_by_source, recalled
+from autotune.flow.speeds import with_speed
 from autotune.probe import catalog
 from autotune.probe.gpu import local_device
 from autotune.probe.host import host as probe_host
@@ -147,7 +149,8 @@ def place_of(question: Question) -> tuple[Device, Host | None]:
     """The device, and this machine if the device is in it. A pipeline that lies on a card stays on that card."""
     if question.gpu is not None:
         return catalog.card(question.gpu), None
-    return local_device(question.device or present_device(question.model)), probe_host()
+    here = with_speed(local_device(question.device or present_device(question.model)))
+    return (here if question.profiles is False else with_learned(here)), probe_host()
 
 
 def _without_building(question: Question, device: Device, store: Any) -> Front | None:

@@ -16,8 +16,9 @@ from autotune.records.front import Front
 from autotune.records.plan import LEVERS
 from autotune.records.profile import Profile
 from autotune.records.workload import Workload
+from autotune.simulate.speed import sustained
 from autotune.store.bundled import directories
-from autotune.store.key import hash_options, hash_workload, profile_key, versions
+from autotune.store.key import hash_options, hash_speed, hash_workload, profile_key, versions
 from autotune.store.profiles import ProfileStore
 
 __all__ = ["open_store", "recall_by_source", "recalled"]
@@ -64,11 +65,10 @@ def recall_by_source(
 
 
 def _options(device: Device, undo: bool) -> Mapping[str, Any]:
-    """What changes a front besides model, card and call. The link decides what offloading costs; a front that knew fewer levers
-    is another one."""
-    speed = device.fp32_flops_per_s if device.kind == "cpu" else None
-    link = [device.pcie_generation, device.pcie_width]
-    return {"undo": undo, "link": link, "speed": speed, "levers": list(LEVERS)}
+    """What changes a front besides model, card and call. A front that knew fewer levers is another one, and so is one whose
+    seconds are those of another speed: of another link or power limit, of constants before they were measured, learned (in
+    steps) or revised."""
+    return {"undo": undo, "sustained": hash_speed(sustained(device)), "levers": list(LEVERS)}
 
 
 def _asked(workload: Workload) -> Workload:

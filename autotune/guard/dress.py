@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from autotune.errors import PlanError
+from autotune.guard.watch import Watch
 from autotune.levers.engine import Handle, handle_of
 
 __all__ = ["dress", "is_dressed"]
@@ -98,11 +99,19 @@ def _dressed(plain: Any) -> type:
         """Whoever calls the class, `type(pipe)(**pipe.components)` or `pipe.from_pretrained`, gets a plain pipeline."""
         return plain(*args, **kwargs)
 
+    @wraps(plain.__call__)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        watch = getattr(handle_of(self), "watch", None)
+        if not isinstance(watch, Watch):
+            return plain.__call__(self, *args, **kwargs)
+        return watch.run(self, plain.__call__, args, kwargs)
+
     body = {
         "__module__": plain.__module__,
         "__qualname__": plain.__qualname__,
         "__doc__": plain.__doc__,
         "__new__": new,
+        "__call__": call,
     }
     return type(plain.__name__, (_Dressed, plain), body)
 

@@ -79,6 +79,7 @@ class Handle:
         self.denoisers = subject.denoisers
         self.keeps_originals = keeps_originals
         self.story: Any = None
+        self.watch: Any = None
         self._undos: list[tuple[str, Undo]] = []
 
     def did(self, name: str, undo: Undo) -> None:
@@ -215,7 +216,7 @@ def reapply(pipe: Any, handle: Handle) -> Handle:
         undo=handle.keeps_originals,
         denoisers=handle.denoisers,
     )
-    again.plan, again.story = handle.plan, handle.story
+    again.plan, again.story, again.watch = handle.plan, handle.story, handle.watch
     return again
 
 

@@ -14,9 +14,10 @@ from importlib import metadata
 from typing import Any
 
 from autotune.records.profile import ProfileKey
+from autotune.records.speed import Speed
 from autotune.records.workload import Workload
 
-__all__ = ["hash_options", "hash_workload", "profile_key", "slug", "versions"]
+__all__ = ["hash_options", "hash_speed", "hash_workload", "profile_key", "slug", "versions"]
 
 _DISTRIBUTIONS = {  # the distribution called "autotune" is another package
     "autotune": "diffusers-autotune",
@@ -56,6 +57,11 @@ def hash_options(options: Mapping[str, Any]) -> str:
     True
     """
     return _hash(options)
+
+
+def hash_speed(speed: Speed) -> str:
+    """Hash of every constant of a card's speed."""
+    return _hash(speed.model_dump())
 
 
 def versions() -> dict[str, str]:

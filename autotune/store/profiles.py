@@ -15,8 +15,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import reprlib
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -24,8 +22,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from autotune.records.profile import SCHEMA_VERSION, Profile, ProfileKey
+from autotune.store import files
 from autotune.store.key import slug, versions
-from autotune.units import MB, size
+from autotune.units import MB
 
 __all__ = ["ProfileStore"]
 
@@ -85,7 +84,7 @@ class ProfileStore:
             self._tell(
                 logging.WARNING,
                 self._write_to,
-                f"profile of {label} not saved in {self._write_to}: {_reason(error)}; "
+                f"profile of {label} not saved in {self._write_to}: {files.reason(error, what='profile')}; "
                 "the next call searches again. Name a folder that can be written to with profiles=...",
             )
             return None
@@ -106,7 +105,7 @@ class ProfileStore:
     def _load(self, path: Path, text: str | None = None) -> Profile | None:
         """The profile in that file. One that looks whole and does not mention `text` is skipped unparsed."""
         try:
-            data = _read(path)
+            data = files.read(path, most_bytes=_LARGEST_BYTES, what="a profile")
             if text is not None and _quoted(text) not in data and _looks_whole(data):
                 return None
             return Profile.model_validate_json(data)
@@ -116,7 +115,7 @@ class ProfileStore:
             self._tell(
                 logging.WARNING,
                 path,
-                f"{path} is ignored: {_reason(error)}. It is kept as it is; "
+                f"{path} is ignored: {files.reason(error, what='profile')}. It is kept as it is; "
                 "remove it, or write it anew with `autotune profiles build`",
             )
             return None
@@ -136,12 +135,7 @@ class ProfileStore:
         aliases = sorted({*profile.aliases, *(old.aliases if old else ())})
         path = path or next(path for path in _names(folder, base, profile.key) if not os.path.lexists(path))
 
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(_text(profile.model_copy(update={"aliases": tuple(aliases)})))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        files.write(path, _text(profile.model_copy(update={"aliases": tuple(aliases)})))
         return path
 
     def _tell(self, level: int, path: Path, message: str) -> None:
@@ -169,25 +163,6 @@ def _looks_whole(data: bytes) -> bool:
 
 def _quoted(text: str) -> bytes:
     return json.dumps(text, ensure_ascii=False).encode()
-
-
-def _read(path: Path) -> bytes:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError("not a file")
-    if status.st_size > _LARGEST_BYTES:
-        raise OSError(f"{size(status.st_size)} is more than a profile may have ({size(_LARGEST_BYTES)})")
-    return path.read_bytes()
-
-
-def _reason(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return (error.strerror if isinstance(error, OSError) else None) or str(error)
-    problem = error.errors(include_url=False)[0]
-    if not problem["loc"]:
-        return f"no profile: {problem['msg']}"
-    where = ".".join(map(str, problem["loc"]))
-    return f"no profile of this version of autotune: {where}: {problem['msg']}, found {reprlib.repr(problem['input'])}"
 
 
 def _minor(version: str) -> list[str]:

@@ -137,7 +137,8 @@ class TestSaved:
         loaded = plain.from_pretrained(tmp_path)
         assert type(loaded) is plain
         loaded.set_progress_bar_config(disable=True)
-        assert torch.equal(run(family, loaded), image)
+        # Weights read from a file are aligned otherwise in memory, and some CPUs' kernels then sum in another order.
+        assert torch.allclose(run(family, loaded), image, rtol=0, atol=1e-5)
         assert torch.equal(run(family, pipe), image)
 
     def test_empty_modules_are_not_saved(self, tmp_path):

@@ -17,7 +17,7 @@ FIXED = {"--allow", "--calls", "--keep", "--forbid", "--profiles", "--no-profile
 PLACE = {"--gpu", "--device"}
 LEVER_FLAGS = {"--" + lever.replace("_", "-") for lever in LEVERS}
 COMMANDS = {
-    "probe": {"--json"},
+    "probe": {"--json", "--calibrate"},
     "plan": {"--json", "--code", "--max-vram", "--max-ram", "--quality", "--objective", *PLACE, *CALL, *FIXED},
     "explore": {"--json", *PLACE, *CALL, *FIXED},
     "estimate": {"--json", *PLACE, *CALL, *LEVER_FLAGS},

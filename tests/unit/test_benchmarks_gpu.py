@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,12 +15,16 @@ import torch
 from autotune.errors import AutotuneError, PlanError
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload
+from benchmarks.gpu import __main__ as main_module
 from benchmarks.gpu import card as card_module
 from benchmarks.gpu import grid, kernels, models
 from benchmarks.gpu.__main__ import main
+from benchmarks.gpu.calibration import calibration
 from benchmarks.gpu.card import Card
 from benchmarks.gpu.grid import FURTHER, TELLING, Setting, further, telling
 from benchmarks.gpu.history import history
+from benchmarks.gpu.kernels import LAYOUTS
+from benchmarks.gpu.probes import DTYPES
 from benchmarks.gpu.results import Part, Results
 from benchmarks.gpu.show import show
 
@@ -32,6 +38,7 @@ def folder(tmp_path_factory):
     """Where a run has written, over a small part of the grid."""
     path = tmp_path_factory.mktemp("gpu")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main_module, "calibration", partial(calibration, budget_s=0.5))
         patch.setattr(grid, "TELLING", TELLING[:1])
         patch.setattr(grid, "FURTHER", (Setting(Plan(vae_slicing=True), batch=4), TELLING[2]))
         patch.setattr(kernels, "_CONVOLUTIONS", (kernels._CONVOLUTIONS[0], kernels._CONVOLUTIONS[-1]))
@@ -75,7 +82,7 @@ def test_a_run_is_complete(results):
 
 def test_the_most_telling_parts_come_first(results):
     names = [part["name"] for part in results["parts"]]
-    assert names[:4] == ["context", "cublas", PLANS[0], "convolutions in float16, NCHW"]
+    assert names[:5] == ["context", "cublas", PLANS[0], "calibration", "convolutions in float16, NCHW"]
     assert names[-3:] == [f"{MODEL}: history", *PLANS[1:]]
 
 
@@ -85,8 +92,18 @@ def test_only_what_needs_a_card_fails_without_one(results):
     }
 
 
-def test_only_the_results_are_left_in_the_folder(folder):
-    assert [path.name for path in folder.iterdir()] == ["results.json"]
+def test_only_the_results_and_the_speeds_are_left_in_the_folder(folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["results.json", "speeds.json"]
+
+
+def test_what_was_measured_stands_beside_what_was_believed(results, folder):
+    found = part(results, "calibration")
+    rows = {row["what"]: row for row in found["speeds"]}
+    assert found["source"] == "calibrated"
+    assert rows["matrix products, float32"]["measured"] > 0 < rows["matrix products, float32"]["predicted"]
+    assert rows["pinned memory to the device"]["measured"] is None
+    assert {(row["dtype"], row["layout"]) for row in found["convolutions"]} == set(product(DTYPES, LAYOUTS))
+    assert set(json.loads((folder / found["file"]).read_text())) == {"measured", "believed"}
 
 
 @pytest.mark.parametrize("call", ["first", "steady"])

@@ -1,4 +1,4 @@
-"""Records read, mapped, skipped and clustered; the comparison itself on one small record."""
+"""Records read, mapped, skipped and clustered; the comparison itself on a few small records."""
 
 from __future__ import annotations
 
@@ -12,24 +12,13 @@ import torch
 from autotune.simulate.margins import SHARES
 from autotune.trace.weights import weight_bytes
 from benchmarks import published
-from benchmarks.cases import SkippedError, card_of, case_of, plan_of
+from benchmarks.cases import card_of, case_of, plan_of
 from benchmarks.eras import CrossAttention011, version_at
-from benchmarks.measured import Measurement, Metric, Skip, UnreadableError, read
+from benchmarks.measured import Metric, Skip, SkippedError, Timed, UnreadableError, read
 from benchmarks.pipelines import prepared
+from tests.unit.published_record import RECORD, record
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-RECORD = {
-    "id": "one", "source": "somewhere", "scope": "pipeline", "pipeline": "StableDiffusionPipeline",
-    "model": "runwayml/stable-diffusion-v1-5", "dtype": "fp16", "batch": 1, "height": 128, "width": 128, "frames": None,
-    "steps": 2, "guidance_scale": 7.5, "cfg": True, "attention": "sdpa", "offload": "none", "vae_slicing": False,
-    "vae_tiling": False, "compile": "none", "channels_last": False, "quantization": "none", "layerwise_casting": "none",
-    "gpu": "NVIDIA A100-SXM4-40GB", "metric": "max_memory_allocated", "peak_gib": 2.6, "oom": False, "confidence": "A",
-    "use_for": ["peak_memory"],
-}  # fmt: skip
-
-
-def record(**changes):
-    return Measurement.model_validate(RECORD | changes)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +76,8 @@ def test_a_card_must_be_known():
         ("stable-diffusion-v1-5 + lllyasviel/sd-controlnet-canny", "controlnet-sd15-canny", ""),
         ("CompVis/stable-diffusion-v1-4 + TencentARC/t2iadapter_canny_sd14v1", "t2i-adapter-sd15", ""),
         ("stabilityai/stable-diffusion-3.5-large", "sd3.5-large", ""),
+        ("SD 1.x (not named)", "sd15", ""),
+        ("SD1.5 + sd-controlnet-canny", "controlnet-sd15-canny", ""),
     ],
 )
 def test_names_lead_to_the_zoo(model, recipe, vae):
@@ -113,6 +104,28 @@ def test_a_record_says_what_runs():
     assert case.quantization == (("denoiser", "torchao-int8wo"), ("T5", "torchao-int8wo"))
     assert case.diffusers == (0, 15)
     assert (plan_of(case).offload, plan_of(case).attention) == ("group:leaf+stream", "xformers")
+
+
+@pytest.mark.parametrize(
+    ("changes", "timings_s"),
+    [
+        ({}, {}),
+        ({"latency_s": 4.0, "use_for": ["latency"]}, {Timed.CALL: 4.0}),
+        ({"its_per_s": 4.0, "use_for": ["latency_per_step"]}, {Timed.LOOP: 0.25}),
+        (
+            {"latency_s": 4.0, "its_per_s": 8.0, "use_for": ["latency", "latency_per_step"]},
+            {Timed.CALL: 4.0, Timed.LOOP: 0.125},
+        ),
+        (
+            {"latency_s": 0.5, "scope": "denoiser-forward (one)", "use_for": ["latency_per_step"]},
+            {Timed.FORWARD: 0.5},
+        ),
+        ({"latency_s": 4.0, "use_for": ["peak_memory"]}, Skip.NOT_STATED),
+        ({"latency_s": 4.0, "use_for": ["latency"], "oom": True}, {}),
+    ],
+)
+def test_what_published_seconds_are_of(changes, timings_s):
+    assert record(**changes).timings_s == timings_s
 
 
 def test_repeats_by_card_and_compiler_are_one_cluster():
@@ -155,16 +168,31 @@ def test_the_stated_resident_size_tells_t5s_precision():
 
 def test_the_comparison_of_a_file(tmp_path, monkeypatch, capsys):
     file, out = tmp_path / "records.json", tmp_path / "out" / "result.json"
-    others = [RECORD | {"id": "two", "gpu": None}, RECORD | {"id": "three", "oom": True, "peak_gib": None, "batch": 64}]
+    others = [
+        RECORD | {"id": "two", "gpu": None, "latency_s": 1.0, "use_for": ["latency"]},
+        RECORD | {"id": "three", "oom": True, "peak_gib": None, "batch": 64},
+        RECORD | {"id": "four", "latency_s": 1.0, "its_per_s": 20.0, "use_for": ["latency", "latency_per_step"]},
+        RECORD | {"id": "five", "latency_s": 1.0},
+    ]
     file.write_text(json.dumps([RECORD, *others]), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["published", str(file), "--json", str(out)])
     published.main()
     result = json.loads(out.read_text(encoding="utf-8"))
-    assert [row["id"] for row in result["errors"]] == ["one", "three"]
+    assert [row["id"] for row in result["errors"]] == ["one", "three", "five"]
     assert abs(result["errors"][0]["error_pct"]) < 10
-    assert result["skipped"] == [{"id": "two", "reason": "unknown card", "detail": "none named"}]
-    assert result["figures"]["memory_records_used"] == 2
+    assert {(row["id"], row["reason"]) for row in result["skipped"]} == {
+        ("two", "unknown card"),
+        ("four", "setting not stated"),  # its use_for names no memory
+    }
+    assert result["figures"]["memory_records_used"] == 3
     assert result["figures"]["false_fits"] == 1  # 64 small images do fit an A100
+    assert [(row["id"], row["kind"]) for row in result["latency_errors"]] == [("four", "call"), ("four", "loop")]
+    assert [(row["id"], row["reason"]) for row in result["latency_skipped"]] == [
+        ("two", "unknown card"),
+        ("five", "setting not stated"),
+    ]
+    assert result["figures"]["latency_records_used"] == 1
+    assert all(set(row) == {"id", "confidence", "kind", "error_pct"} for row in result["latency_errors"])
     assert "unknown card" in capsys.readouterr().out
 
 

@@ -343,6 +343,55 @@ def test_probe_tells_of_a_name_clash(run, monkeypatch):
     assert answer_of(run("probe", "--json"))["name_clash"] == "another package supplies autotune"
 
 
+@pytest.fixture
+def calibrating(monkeypatch, tmp_path):
+    """Calibrating takes no time and nobody else runs; what it says is remembered in a folder of its own."""
+
+    def calibrate(device, *, base, budget_s, progress):
+        progress("products float32", 0, 1)
+        return base.model_copy(update={"source": "calibrated", "host_s": 7e-6})
+
+    monkeypatch.setattr("autotune.measure.calibrate.calibrate", calibrate)
+    monkeypatch.setattr("autotune.measure.micro.others_cpu_s", lambda: 0.0)
+    monkeypatch.setattr(gpu, "_nvml", lambda: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("AUTOTUNE_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def test_probe_calibrates_the_cpu_and_says_so(run, calibrating):
+    result = run("probe", "--calibrate")
+    assert result.exit_code == 0
+    assert "no CUDA device can be used here" in result.stderr
+    assert "measuring the CPU" in result.stderr
+    assert "CPU, measured" in result.stdout
+    assert "7 us" in result.stdout
+    assert "note: speeds measured on this CPU on " in result.stdout
+
+
+def test_what_was_calibrated_is_shown_later(run, calibrating):
+    assert "speeds measured" not in run("probe").stdout
+    run("probe", "--calibrate")
+    assert "note: speeds measured on this CPU on " in run("probe").stdout
+    assert answer_of(run("probe", "--json"))["used"]["speed"]["host_s"] == 7e-6
+
+
+def test_probe_calibrate_json_is_alone_on_standard_output(run, calibrating):
+    result = run("probe", "--calibrate", "--json")
+    answer = answer_of(result)
+    assert answer["used"]["speed"]["source"] == "calibrated"
+    assert answer["believed"]["source"] == "catalogue"
+    assert answer["believed"].keys() == answer["used"]["speed"].keys()
+    assert result.stderr == ""
+
+
+def test_probe_says_where_nothing_could_be_measured(run, calibrating, monkeypatch):
+    monkeypatch.setattr("autotune.measure.calibrate.calibrate", lambda device, *, base, **_: base)
+    result = run("probe", "--calibrate")
+    assert result.exit_code == 0
+    assert "nothing could be measured" in result.stderr
+    assert answer_of(run("probe", "--calibrate", "--json"))["used"]["speed"] is None
+
+
 # profiles
 
 

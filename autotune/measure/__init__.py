@@ -1,0 +1,1 @@
+"""Things run for real, on the device that is here: how long they take."""
