@@ -11,26 +11,19 @@ from autotune.probe import catalog
 from autotune.records.device import Device
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload
+from autotune.simulate.latency import Code
 from autotune.zoo.recipes import Recipe, recipes
 from benchmarks.eras import version_at
-from benchmarks.measured import Measurement, Skip
+from benchmarks.measured import Measurement, Skip, SkippedError
 from benchmarks.pipelines import prepared
+from benchmarks.wordings import code_of, offload_of, quantization_of
 
-__all__ = ["Case", "SkippedError", "card_of", "case_of", "job_of", "plan_of"]
+__all__ = ["Case", "Run", "card_of", "case_of", "job_of", "plan_of", "run_of"]
 
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
-_OFFLOADS = {"none": "none", "model_cpu_offload": "model", "sequential_cpu_offload": "sequential"}
 _ATTENTION = {"sdpa", "vanilla", "xformers"}
-_QUANTISERS = r"bitsandbytes|torchao|quanto|gguf"
-
-
-class SkippedError(Exception):
-    """A record that is not compared, with the reason."""
-
-    def __init__(self, reason: Skip, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
+_FAMILIES = {"SD 1.x": "sd15", "SD1.5": "sd15"}
+"""Names for models of one architecture, and a zoo model that has it."""
 
 
 class Case(NamedTuple):
@@ -53,7 +46,7 @@ class Case(NamedTuple):
     vae_tiling: bool
     channels_last: str
     quantization: tuple[tuple[str, str], ...]
-    """Pairs of what is quantised ("denoiser", "T5", or "TE" for every text encoder) and a scheme."""
+    """Pairs of what is quantised ("denoiser", "T5", "TE" for every text encoder or "TE2" for the second) and a scheme."""
     fused_qkv: bool
     safety_checker: bool
     graphed: bool
@@ -62,6 +55,25 @@ class Case(NamedTuple):
     """Weights after loading, to a tenth: tells whether T5's output projections were kept in fp32."""
     diffusers: tuple[int, int]
     """The minor version that was installed."""
+    autocast: bool = False
+    """Whether the call ran under `torch.autocast`."""
+
+
+class Run(NamedTuple):
+    """How and where a case was timed; runs of one case share its trace. Hashable."""
+
+    device: Device
+    steps: int | None
+    """Denoising steps of the call; None is the pipeline's default."""
+    code: Code
+    """The denoiser's code: as it is, a `torch.jit` trace, its repeated blocks or the whole of it by `torch.compile`, that with
+    CUDA graphs ("graphs"), and with autotuned kernels beside ("tuned")."""
+    vae_compiled: bool
+    """Whether the VAE's decode is compiled as well."""
+    tf32: bool
+    """Whether fp32 matrix products use TF32."""
+    call_a_step: bool
+    """Whether the scheduler, another than the model's own, calls the denoiser once in each step."""
 
 
 def case_of(record: Measurement) -> Case:
@@ -72,7 +84,7 @@ def case_of(record: Measurement) -> Case:
     """
     recipe, vae = _recipes(record)
     dtype = _DTYPES.get(record.dtype or "")
-    offload = _offload(record.offload or "none")
+    offload = offload_of(record.offload or "none")
     if dtype is None:
         raise SkippedError(Skip.NOT_STATED, f"dtype {record.dtype}")
     if record.attention is not None and record.attention not in _ATTENTION:
@@ -84,6 +96,7 @@ def case_of(record: Measurement) -> Case:
         raise SkippedError(Skip.NOT_STATED, other)
     tiny = re.search(r"AutoencoderTiny \S*/(\w+)", other)
     said = f"{record.components or ''}; {record.caveats or ''}".lower()
+    version = version_at(record.diffusers, record.date)
     unchecked = re.search(r"safety checker (removed|off|disabled)|no safety checker", said)
     return Case(
         recipe=recipe.name,
@@ -101,14 +114,36 @@ def case_of(record: Measurement) -> Case:
         vae_slicing=bool(record.vae_slicing),
         vae_tiling=bool(record.vae_tiling),
         channels_last=str(record.channels_last or ""),
-        quantization=_quantization(record.quantization or "none"),
-        fused_qkv="fuse_qkv" in other,
+        quantization=quantization_of(record.quantization or "none"),
+        fused_qkv=re.search("fuse_?qkv", f"{other} {record.quantization}", re.IGNORECASE) is not None,
         safety_checker=unchecked is None,
         graphed=(record.compile or "").startswith("reduce-overhead"),
         resident_gib=None
         if record.resident_value is None or record.peak_gib is None
         else round(record.resident_value, 1),
-        diffusers=version_at(record.diffusers, record.date),
+        diffusers=version,
+        # The README of 0.3, which was current in September 2022, put autocast around calls in half precision. A cumulative
+        # table says of each row what it sets, and has autocast as one of them.
+        autocast=version < (0, 8) and dtype == "float16" and "cumulative" not in other,
+    )
+
+
+def run_of(record: Measurement, device: Device) -> Run:
+    """How the record's call was timed.
+
+    Raises:
+        SkippedError: its compiler is none that is known.
+    """
+    said, other, caveats = record.compile or "none", record.other or "", record.caveats or ""
+    code = code_of(said)
+    return Run(
+        device=device,
+        steps=record.steps,
+        code=code,
+        vae_compiled=code != "none" and "vae" in said.lower(),
+        # NVIDIA's NGC images allow it for matrix products (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1); torch since 1.12 does not.
+        tf32=re.search("tf32|NGC", f"{other} {caveats} {record.torch}", re.IGNORECASE) is not None,
+        call_a_step=re.search("DDIM|DPMSolver|Euler", caveats) is not None,
     )
 
 
@@ -157,7 +192,7 @@ def _recipes(record: Measurement) -> tuple[Recipe, str]:
 
 def _known(name: str) -> Recipe | None:
     """The recipe of that hub id, with or without its owner, or of that zoo name."""
-    wanted = _spellings(name)
+    wanted = _spellings(_FAMILIES.get(name, name))
     for recipe in recipes().values():
         if wanted & {spelt for known in (recipe.name, recipe.hub_id, *recipe.aliases) for spelt in _spellings(known)}:
             return recipe
@@ -178,35 +213,6 @@ def _pipeline_class(record: Measurement, recipe: Recipe) -> str:
     if not hasattr(diffusers, named):  # nor one with an IP-Adapter, which the zoo does not have
         raise SkippedError(Skip.NO_ARCHITECTURE, named)
     return named
-
-
-def _offload(said: str) -> str:
-    if said in _OFFLOADS:
-        return _OFFLOADS[said]
-    group = re.match(r"group_offload (leaf|block)_level( use_stream)?", said)
-    if group:
-        return f"group:{group.group(1)}" + ("+stream" if group.group(2) else "")
-    raise SkippedError(Skip.NOT_STATED, f"offload {said}")
-
-
-def _quantization(said: str) -> tuple[tuple[str, str], ...]:
-    """For example "torchao int8wo transformer+T5" and "GGUF Q4_1 transformer only"."""
-    if said == "none":
-        return ()
-    match = re.match(rf"({_QUANTISERS})[ -](\S+)\s*(.*)", said, re.IGNORECASE)
-    if match is None:
-        raise SkippedError(Skip.NOT_STATED, f"quantization {said}")
-    from autotune.trace.schemes import SCHEMES
-
-    kind, scheme, where = match.group(1).lower(), match.group(2).lower(), match.group(3).lower()
-    name = f"{kind}-{'float8' if (kind, scheme) == ('quanto', 'fp8') else scheme}"
-    if name not in SCHEMES:
-        raise SkippedError(Skip.NOT_STATED, f"quantization {said}")
-    parts = [("T5", "t5"), ("TE", "te"), ("TE", "text encoder")]
-    named = {part for part, word in parts if re.search(rf"\b{word}\b", where)}
-    if re.search(r"te\d", where):
-        raise SkippedError(Skip.NOT_STATED, f"quantization {said}")
-    return tuple((part, name) for part in ("denoiser", *sorted(named)))
 
 
 def _guided(scale: float | None) -> bool | None:

@@ -18,14 +18,16 @@ __all__ = ["as_of", "version_at"]
 Version = tuple[int, int]
 
 # First days of minor versions that matter here (release notes of diffusers), for records that state no version.
-_RELEASED = {"2023-01-25": (0, 12), "2023-06-08": (0, 17), "2024-10-22": (0, 31)}
+_RELEASED = {"2022-11-23": (0, 8), "2023-01-25": (0, 12), "2023-06-08": (0, 17), "2024-10-22": (0, 31)}
 _LATEST: Version = (0, 42)
 
 
 def version_at(stated: str | None, date: str | None) -> Version:
     """The minor version that was installed: as stated, else by date (`2024-09`, or the start of a longer text).
 
-    >>> version_at("0.15.1", "2023-04"), version_at(None, "2024-09"), version_at(None, None)
+    What was published in a month is taken to have been measured before that month's releases.
+
+    >>> version_at("0.15.1", "2023-04"), version_at(None, "2024-10"), version_at(None, None)
     ((0, 15), (0, 30), (0, 42))
     """
     said = re.match(r"(\d+)\.(\d+)", stated or "")
@@ -34,16 +36,17 @@ def version_at(stated: str | None, date: str | None) -> Version:
     when = re.match(r"\d{4}(-\d\d)?", date or "")
     if when is None:
         return _LATEST
-    later = [version for day, version in _RELEASED.items() if day[: len(when.group())] > when.group()]
+    later = [version for day, version in _RELEASED.items() if day > when.group()]
     return (later[0][0], later[0][1] - 1) if later else _LATEST
 
 
-def as_of(pipe: Any, *, version: Version, attention: str) -> None:
+def as_of(pipe: Any, *, version: Version, attention: str, autocast: bool) -> None:
     """Changes the pipeline's networks to what they did in that version."""
     networks = [getattr(pipe, name) for name in ("unet", "vae") if hasattr(pipe, name)]
     if version < (0, 12) and attention in {"vanilla", "xformers"}:
         for network in networks:
-            network.set_attn_processor(CrossAttention011(attention == "xformers"))
+            memory_efficient, apart = attention == "xformers", version < (0, 8)
+            network.set_attn_processor(CrossAttention011(memory_efficient, scaled_apart=apart, autocast=autocast))
     elif attention == "vanilla":
         for network in networks:
             network.set_attn_processor(Scores012() if version < (0, 17) else AttnProcessor())
@@ -75,11 +78,15 @@ def _scores_012(attn: Any, query: torch.Tensor, key: torch.Tensor, mask: torch.T
 class CrossAttention011:
     """Attention before processors: heads are copied into the batch, and scores live beside their softmax.
 
-    diffusers 0.11 models/attention.py `CrossAttention`, and `AttentionBlock` for the VAE.
+    diffusers 0.11 models/attention.py `CrossAttention`, and `AttentionBlock` for the VAE. Before 0.8 scores were multiplied and
+    scaled by two kernels. Under autocast the softmax writes fp32 (its policy `fp32_set_opt_dtype`), and the next
+    product wants it in half precision; that normalisations are widened as well is left out.
     """
 
-    def __init__(self, memory_efficient: bool) -> None:
+    def __init__(self, memory_efficient: bool, *, scaled_apart: bool = False, autocast: bool = False) -> None:
         self.memory_efficient = memory_efficient
+        self.scaled_apart = scaled_apart
+        self.autocast = autocast
 
     def __call__(
         self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None, **_: Any
@@ -103,12 +110,19 @@ class CrossAttention011:
             hidden_states = (hidden_states + residual) / attn.rescale_output_factor
         return hidden_states
 
-    @staticmethod
-    def _scores_kept(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, upcast: bool) -> torch.Tensor:
-        unread = torch.empty(*query.shape[:2], key.shape[1], dtype=query.dtype, device=query.device)
-        scores = torch.baddbmm(unread, query, key.transpose(-1, -2), beta=0)
-        del unread
-        probabilities = (scores.float() if upcast else scores).softmax(dim=-1).to(value.dtype)
+    def _scores_kept(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, upcast: bool
+    ) -> torch.Tensor:
+        if self.scaled_apart:
+            scores = torch.bmm(query, key.transpose(-1, -2)) * query.shape[-1] ** -0.5
+        else:
+            unread = torch.empty(*query.shape[:2], key.shape[1], dtype=query.dtype, device=query.device)
+            scores = torch.baddbmm(unread, query, key.transpose(-1, -2), beta=0)
+            del unread
+        if self.autocast:
+            probabilities = torch.ops.aten._softmax(scores, -1, True).to(value.dtype)
+        else:
+            probabilities = (scores.float() if upcast else scores).softmax(dim=-1).to(value.dtype)
         return torch.bmm(probabilities, value)
 
     @staticmethod

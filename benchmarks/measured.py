@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from autotune.units import GIB
 
-__all__ = ["Measurement", "Metric", "Skip", "UnreadableError", "read"]
+__all__ = ["Measurement", "Metric", "Skip", "SkippedError", "Timed", "UnreadableError", "read"]
 
 
 class UnreadableError(Exception):
@@ -27,6 +27,15 @@ class Skip(StrEnum):
     UNKNOWN_CARD = "unknown card"
 
 
+class SkippedError(Exception):
+    """A record that is not compared, with the reason."""
+
+    def __init__(self, reason: Skip, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
 class Metric(StrEnum):
     """What a memory figure is."""
 
@@ -37,8 +46,19 @@ class Metric(StrEnum):
     """No figure, but it went through on that card."""
 
 
+class Timed(StrEnum):
+    """What published seconds are of."""
+
+    CALL = "call"
+    """The whole call, text encoders and VAE included, once everything is loaded, warm and compiled."""
+    LOOP = "loop"
+    """One iteration of the progress bar: a denoising step of the whole batch, neither text encoders nor VAE."""
+    FORWARD = "forward"
+    """One forward of the denoiser."""
+
+
 class Measurement(BaseModel):
-    """One record, as far as memory is concerned; other fields are passed over."""
+    """One record, as far as memory and time are concerned; other fields are passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=False)
 
@@ -75,6 +95,7 @@ class Measurement(BaseModel):
     """Weights after loading, in the unit of the peak."""
     latency_s: float | None = None
     its_per_s: float | None = None
+    """Iterations of the progress bar; where seconds per iteration were printed, their inverse."""
     oom: bool | None = False
     caveats: str | None = None
     confidence: Literal["A", "B"]
@@ -102,11 +123,29 @@ class Measurement(BaseModel):
         return Metric.RAN
 
     @property
-    def cluster(self) -> tuple[object, ...]:
-        """Same model, scope, precision, workload, plan and source: repeats by card or compiler are one cluster."""
+    def timings_s(self) -> dict[Timed, float] | Skip:
+        """Published seconds, by what they are of; empty where nothing was timed. `use_for` says which figures are latencies."""
+        if self.oom or (self.latency_s is None and self.its_per_s is None):
+            return {}
+        is_forward = self.scope.startswith("denoiser")
+        found = {}
+        if self.latency_s and set(self.use_for) & ({"latency_per_step"} if is_forward else {"latency"}):
+            found[Timed.FORWARD if is_forward else Timed.CALL] = self.latency_s
+        if self.its_per_s and not is_forward and "latency_per_step" in self.use_for:
+            found[Timed.LOOP] = 1 / self.its_per_s
+        return found or Skip.NOT_STATED
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """Source, model, scope, precision, workload and plan, without card and compiler."""
         workload = (self.batch, self.height, self.width, self.frames, self.steps, self.guidance_scale, self.cfg)
         plan = (self.attention, self.offload, self.vae_slicing, self.vae_tiling, self.quantization, self.other)
-        return (self.source, self.model, self.pipeline, self.scope, self.dtype, workload, plan, self.metric_kind)
+        return (self.source, self.model, self.pipeline, self.scope, self.dtype, workload, plan)
+
+    @property
+    def cluster(self) -> tuple[object, ...]:
+        """Records with the same settings and kind of figure: repeats by card or compiler are one cluster."""
+        return (*self.settings, self.metric_kind)
 
 
 def read(path: Path) -> list[Measurement]:

@@ -30,7 +30,7 @@ def prepared(case: Case) -> Any:
             pipe.vae = component(recipes()[case.vae], "vae", dtype=case.dtype)  # type: ignore[arg-type]
         if not case.safety_checker and getattr(pipe, "safety_checker", None) is not None:
             pipe.safety_checker = None
-        as_of(pipe, version=case.diffusers, attention=case.attention)
+        as_of(pipe, version=case.diffusers, attention=case.attention, autocast=case.autocast)
         _set(pipe, case)
     if case.resident_gib is not None:
         _as_loaded(pipe, case.resident_gib)
@@ -87,12 +87,13 @@ def _set(pipe: Any, case: Case) -> None:
 
 
 def _named(pipe: Any, part: str) -> list[str]:
-    """The components that are meant by "denoiser", "T5" or "TE"."""
+    """The components that are meant by "denoiser", "T5", "TE" or, of several text encoders, "TE2"."""
     encoders = [name for name in pipe.components if name.startswith("text_encoder")]
     if part == "T5":
         return [name for name in encoders if type(getattr(pipe, name)).__name__.startswith("T5")]
-    if part == "TE":
-        return [name for name in encoders if getattr(pipe, name) is not None]
+    if part.startswith("TE"):
+        meant = {"TE": encoders, "TE1": ["text_encoder"]}.get(part, [part.replace("TE", "text_encoder_")])
+        return [name for name in meant if getattr(pipe, name, None) is not None]
     return ["transformer" if hasattr(pipe, "transformer") else "unet"]
 
 

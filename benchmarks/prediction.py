@@ -1,10 +1,11 @@
-"""What autotune says of one case: traced once, replayed on every card its records ran on."""
+"""What autotune says of one case: traced once, replayed for every run its records made of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from autotune.flow.job import Job
 from autotune.flow.planning import collecting_no_garbage
 from autotune.flow.recordings import Recordings
 from autotune.records.device import Device
@@ -12,9 +13,11 @@ from autotune.records.plan import LEVERS, Plan
 from autotune.records.trace import Trace
 from autotune.search.space import Space
 from autotune.simulate.allocator import Allocator, OutOfMemory
+from autotune.simulate.latency import Code
 from autotune.simulate.replay import Replayer
 from autotune.simulate.workspace import context_bytes
-from benchmarks.cases import Case, job_of, plan_of
+from autotune.trace.turns import denoiser_calls
+from benchmarks.cases import Case, Run, job_of, plan_of
 
 __all__ = ["Predicted", "predict"]
 
@@ -32,27 +35,80 @@ class Predicted(NamedTuple):
     """Where the peak is."""
     untraced: str
     """Components without a trace."""
+    call_s: float = 0.0
+    """One call with the run's steps, or one forward of the denoiser where the case is only that."""
+    iteration_s: float = 0.0
+    """One iteration of the progress bar in the steady state: the denoiser, guidance and scheduler of the whole batch."""
 
 
-def predict(case: Case, devices: Iterable[Device]) -> dict[str, Predicted]:
-    """The case on each of the devices, by the device's name.
+def predict(case: Case, runs: Iterable[Run]) -> dict[Run, Predicted]:
+    """The case in each of the runs. Bytes are those of its device; compilers and steps change the seconds alone.
 
     Raises:
         AutotuneError: the pipeline refuses the call.
     """
-    devices = list(devices)
+    runs = list(runs)
     plan = plan_of(case)
-    job = job_of(case, devices[0])
+    job = job_of(case, runs[0].device)
     with collecting_no_garbage():
         recordings = Recordings(job, job.largest, job.calls[0], untouched=True)
         traces = recordings.traces(Space(values={name: (getattr(plan, name),) for name in LEVERS}))
     if case.denoiser_only:
         traces = {key: _one_forward(trace, job.model.denoisers) for key, trace in traces.items()}
+    bytes_on: dict[Device, Predicted] = {}
+    replayers: dict[tuple[object, ...], Replayer] = {}
     found = {}
-    for device in devices:
-        replayer = Replayer(traces, model=job.model, device=device, steps=job.largest.steps or 1, undo=False)
-        found[device.name] = _on(replayer, plan, device, job.model.denoisers if case.graphed else frozenset())
+    for run in runs:
+        steps = 1 if case.denoiser_only else run.steps or job.largest.steps or 1
+        key = (run.device, steps, run.call_a_step, run.code, run.vae_compiled)
+        if key not in replayers:
+            called = traces
+            if not case.denoiser_only:
+                called = {name: _called(trace, job, steps, run) for name, trace in traces.items()}
+            replayers[key] = Replayer(
+                called, model=job.model, device=run.device, steps=steps, undo=False, code=_codes(run, job)
+            )
+        if run.device not in bytes_on:
+            graphed = job.model.denoisers if case.graphed else frozenset()
+            bytes_on[run.device] = _on(replayers[key], plan, run.device, graphed)
+        call_s, step_s = _seconds(replayers[key], plan, run)
+        done = int(steps * _strength(job)) or 1  # image-to-image: the bar shows only the steps that are done
+        found[run] = bytes_on[run.device]._replace(call_s=call_s, iteration_s=step_s * steps / done)
     return found
+
+
+def _seconds(replayer: Replayer, plan: Plan, run: Run) -> tuple[float, float]:
+    """Of the call, and of one of its steps."""
+    estimate = replayer.estimate(plan.model_copy(update={"tf32": run.tf32}))
+    return estimate.latency_s, estimate.step_s
+
+
+def _codes(run: Run, job: Job) -> dict[str, Code]:
+    """How the run had its networks compiled: the denoiser with its ControlNet, and the VAE if it says so."""
+    compiled = set(job.model.denoisers) | {part.name for part in job.model.components if part.role == "controlnet"}
+    if run.vae_compiled:
+        compiled.add("vae")
+    return dict.fromkeys(compiled, run.code)
+
+
+def _called(trace: Trace, job: Job, steps: int, run: Run) -> Trace:
+    """The trace with as many calls of the denoiser as there are in the run's steps."""
+    recorded_steps, strength = job.largest.steps or 1, _strength(job)
+    calls = denoiser_calls(
+        getattr(job.pipe, "scheduler", None),
+        trace.denoiser_calls,
+        recorded_steps=recorded_steps,
+        steps=steps,
+        strength=strength,
+    )
+    if run.call_a_step:
+        calls = trace.denoiser_calls // (int(recorded_steps * strength) or 1) * int(steps * strength)
+    return trace.model_copy(update={"denoiser_calls": calls})
+
+
+def _strength(job: Job) -> float:
+    """The share of its steps that the call does, below 1 in image-to-image."""
+    return float(job.calls[0].get("strength") or 1.0)
 
 
 def _on(replayer: Replayer, plan: Plan, device: Device, graphed: frozenset[str]) -> Predicted:
@@ -82,6 +138,7 @@ def _one_forward(trace: Trace, denoisers: frozenset[str]) -> Trace:
     return trace.model_copy(
         update={
             "segments": (segment,),
+            "denoiser_calls": 1,
             "weights": {part: size if part == name else 0 for part, size in trace.weights.items()},
             "resident_buffers": {part: size if part == name else 0 for part, size in trace.resident_buffers.items()},
             "tensors": {path: own for path, own in trace.tensors.items() if path.split(".")[0] == name},

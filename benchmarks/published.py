@@ -1,7 +1,8 @@
 """Published measurements against predictions: `python -m benchmarks.published FILE [--json OUT]`.
 
 Errors are computed on clusters (the same model, scope, precision, workload, plan and source: repeats by card or compiler are
-one), whose error is the median of theirs, and by record. No record is left out without a reason.
+one), whose error is the median of theirs, and by record. Bytes and seconds are compared apart: a record may be left out of
+one and not of the other, and none is without a reason.
 """
 
 from __future__ import annotations
@@ -12,31 +13,43 @@ import logging
 import os
 import sys
 import time
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from autotune.cli.show import page, show_table
+from autotune.cli.show import page
 from autotune.errors import AutotuneError
-from autotune.records.device import Device
-from benchmarks.cases import Case, SkippedError, card_of, case_of
-from benchmarks.measured import Measurement, Metric, Skip, UnreadableError, read
+from benchmarks.cases import Case, Run, card_of, case_of, run_of
+from benchmarks.latencies import Timing, latency_figures, rank_correlations
+from benchmarks.measured import Measurement, Metric, Skip, SkippedError, Timed, UnreadableError, read
 from benchmarks.prediction import Predicted, predict
-from benchmarks.residuals import (
-    COMPARED,
-    Result,
-    Skipped,
-    bars_of,
-    cluster_errors_pct,
-    figures_of,
-    median_of,
-    quantile_of,
-)
+from benchmarks.published_tables import show_figures, show_memory, show_skipped, show_times
+from benchmarks.residuals import Result, Skipped, bars_of, figures_of
 
 __all__ = ["main"]
+
+
+class _Compared(NamedTuple):
+    """Every record's outcome: bytes compared or skipped, seconds compared or skipped."""
+
+    results: list[Result]
+    skipped: list[Skipped]
+    timings: list[Timing]
+    untimed: list[Skipped]
+    """Records with published seconds that were not compared."""
+
+
+class _Mapped(NamedTuple):
+    """A record with what is to be predicted for it."""
+
+    record: Measurement
+    metric: Metric | Skip
+    timings_s: dict[Timed, float] | Skip
+    case: Case
+    run: Run
 
 
 def main() -> None:
@@ -52,50 +65,81 @@ def main() -> None:
         records = read(asked.file)
     except UnreadableError as error:
         sys.exit(f"error: {error}")
-    results, skipped = _compared(records)
-    figures = figures_of(results, skipped)
-    _show(results, skipped, figures)
+    compared = _compared(records)
+    memory = figures_of(compared.results, compared.skipped)
+    figures = memory | latency_figures(compared.timings, compared.untimed)
+    console = page()
+    show_memory(console, compared.results)
+    show_skipped(console, "Bytes not compared", compared.skipped)
+    show_times(console, compared.timings)
+    show_skipped(console, "Seconds not compared", compared.untimed)
+    show_figures(console, figures)
     if asked.json:
         asked.json.parent.mkdir(parents=True, exist_ok=True)
-        content = {"figures": figures, "seconds": round(time.perf_counter() - start_s, 1), **_listed(results, skipped)}
+        content = {"figures": figures, "seconds": round(time.perf_counter() - start_s, 1), **_listed(compared)}
         asked.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _compared(records: Sequence[Measurement]) -> tuple[list[Result], list[Skipped]]:
-    wanted: dict[Case, dict[str, Device]] = defaultdict(dict)
-    mapped: list[tuple[Measurement, Metric, Case, Device]] = []
-    skipped: list[Skipped] = []
-    for record in records:
-        try:
-            kind = record.metric_kind
-            if isinstance(kind, Skip):
-                raise SkippedError(kind, record.metric or "")
-            device = card_of(record)
-            case = case_of(record)
-        except SkippedError as error:
-            skipped.append(Skipped(record, error.reason, error.detail))
-            continue
-        wanted[case][device.name] = device
-        mapped.append((record, kind, case, device))
-    answers: dict[Case, dict[str, Predicted] | str] = {}
+def _compared(records: Sequence[Measurement]) -> _Compared:
+    compared = _Compared([], [], [], [])
+    mapped = [found for record in records for found in [_mapped(record, compared)] if found is not None]
+    wanted: dict[Case, dict[Run, None]] = defaultdict(dict)
+    for each in mapped:
+        wanted[each.case][each.run] = None
+    answers: dict[Case, dict[Run, Predicted] | str] = {}
     spawning = get_context("spawn")  # a fork of a process whose torch has threads may hang
     with ProcessPoolExecutor(max_workers=os.cpu_count(), mp_context=spawning, initializer=_quiet) as pool:
         for case, answer in zip(wanted, pool.map(_predicted, wanted.items(), chunksize=1), strict=True):
             answers[case] = answer
-    results = []
-    for record, kind, case, device in mapped:
-        answer = answers[case]
+    for each in mapped:
+        answer = answers[each.case]
         if isinstance(answer, str):
-            skipped.append(Skipped(record, Skip.NO_ARCHITECTURE, answer))
+            _skip(each.record, Skip.NO_ARCHITECTURE, answer, compared)
         else:
-            results.append(Result(record, kind, device, answer[device.name]))
-    return results, skipped
+            _compare(each, answer[each.run], compared)
+    return compared
 
 
-def _predicted(item: tuple[Case, dict[str, Device]]) -> dict[str, Predicted] | str:
-    case, devices = item
+def _mapped(record: Measurement, compared: _Compared) -> _Mapped | None:
+    """The record's case and run; None, and noted as skipped, where neither bytes nor seconds can be compared."""
+    metric, timings_s = record.metric_kind, record.timings_s
+    if isinstance(metric, Skip) and (isinstance(timings_s, Skip) or not timings_s):
+        _skip(record, metric, record.metric or "", compared)
+        return None
     try:
-        return predict(case, devices.values())
+        device = card_of(record)
+        return _Mapped(record, metric, timings_s, case_of(record), run_of(record, device))
+    except SkippedError as error:
+        _skip(record, error.reason, error.detail, compared)
+        return None
+
+
+def _skip(record: Measurement, reason: Skip, detail: str, compared: _Compared) -> None:
+    compared.skipped.append(Skipped(record, reason, detail))
+    if record.timings_s:
+        compared.untimed.append(Skipped(record, reason, detail))
+
+
+def _compare(each: _Mapped, answer: Predicted, compared: _Compared) -> None:
+    device = each.run.device
+    if isinstance(each.metric, Skip):
+        compared.skipped.append(Skipped(each.record, each.metric, each.record.metric or ""))
+    else:
+        compared.results.append(Result(each.record, each.metric, device, answer))
+    if isinstance(each.timings_s, Skip):
+        compared.untimed.append(Skipped(each.record, each.timings_s, "no latency by its own account"))
+    elif answer.untraced and each.timings_s:
+        compared.untimed.append(Skipped(each.record, Skip.NO_ARCHITECTURE, f"no trace of {answer.untraced}"))
+    else:
+        for kind, published_s in each.timings_s.items():
+            predicted_s = answer.iteration_s if kind is Timed.LOOP else answer.call_s
+            compared.timings.append(Timing(each.record, kind, device, predicted_s, published_s))
+
+
+def _predicted(item: tuple[Case, Iterable[Run]]) -> dict[Run, Predicted] | str:
+    case, runs = item
+    try:
+        return predict(case, runs)
     except AutotuneError as error:
         return str(error)
 
@@ -107,53 +151,11 @@ def _quiet() -> None:
     logging.disable(logging.WARNING)
 
 
-def _show(results: Sequence[Result], skipped: Sequence[Skipped], figures: dict[str, float]) -> None:
-    console = page()
-    compared = [r for r in results if r.metric in COMPARED]
-    keys = {
-        "source": lambda r: r.record.source[:60],
-        "card": lambda r: r.device.name,
-        "mode": lambda r: r.record.offload or "none",
-        "confidence": lambda r: r.record.confidence,
-    }
-    for title, key in keys.items():
-        groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
-        for result in compared:
-            groups[key(result), result.metric].append(result)
-        rows = (
-            (name, metric, str(len(cluster_errors_pct(g))), str(len(g)), f"{median_of(cluster_errors_pct(g)):+.1f}",
-             f"{median_of(map(abs, cluster_errors_pct(g))):.1f}", f"{quantile_of(map(abs, cluster_errors_pct(g)), 0.9):.1f}")
-            for (name, metric), g in sorted(groups.items())
-        )  # fmt: skip
-        columns = (title, "metric", ">clusters", ">records", ">median %", ">median |%|", ">p90 |%|")
-        show_table(console, f"Errors by {title}", columns, rows)
-    show_table(
-        console,
-        "Error bars",
-        ("tensor cores", "mode", ">clusters", ">nine of ten above by at most %", ">bar %"),
-        (tuple(str(value) for value in row.values()) for row in bars_of(results)),
-    )
-    wrong = [r for r in results if (r.metric is Metric.OUT_OF_MEMORY) == r.predicted.fits]
-    show_table(
-        console,
-        "Predicted to fit and did not, or the other way round",
-        ("record", "card", "happened", "predicted"),
-        ((r.record.id, r.device.name, r.metric, "fits" if r.predicted.fits else "does not fit") for r in wrong),
-    )
-    reasons = Counter((s.reason, s.detail[:60]) for s in skipped)
-    show_table(
-        console,
-        "Not compared",
-        ("reason", "detail", ">records"),
-        ((reason, detail, str(count)) for (reason, detail), count in sorted(reasons.items())),
-    )
-    show_table(console, "Figures", ("figure", ">value"), ((name, f"{value:g}") for name, value in figures.items()))
-
-
-def _listed(results: Sequence[Result], skipped: Sequence[Skipped]) -> dict[str, Any]:
+def _listed(compared: _Compared) -> dict[str, Any]:
     """Errors and skipped records, without the published figures."""
     return {
-        "bars": bars_of(results),
+        "rank_correlation": rank_correlations(compared.timings),
+        "bars": bars_of(compared.results),
         "errors": [
             {
                 "id": r.record.id,
@@ -164,10 +166,24 @@ def _listed(results: Sequence[Result], skipped: Sequence[Skipped]) -> dict[str, 
                 "phase": r.predicted.phase,
                 "untraced": r.predicted.untraced,
             }
-            for r in results
+            for r in compared.results
         ],
-        "skipped": [{"id": s.record.id, "reason": s.reason, "detail": s.detail} for s in skipped],
+        "latency_errors": [
+            {
+                "id": t.record.id,
+                "confidence": t.record.confidence,
+                "kind": t.kind,
+                "error_pct": round(t.error_pct, 2),
+            }
+            for t in compared.timings
+        ],
+        "skipped": [_reason(skipped) for skipped in compared.skipped],
+        "latency_skipped": [_reason(skipped) for skipped in compared.untimed],
     }
+
+
+def _reason(skipped: Skipped) -> dict[str, str]:
+    return {"id": skipped.record.id, "reason": skipped.reason, "detail": skipped.detail}
 
 
 if __name__ == "__main__":

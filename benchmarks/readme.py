@@ -45,6 +45,13 @@ def claims() -> str:
     return claims_table()
 
 
+def seconds() -> str:
+    """The seconds of diffusers' guide, and what is predicted."""
+    from benchmarks.guide import guide_tables
+
+    return guide_tables()
+
+
 def errors() -> str:
     """The figures of the last comparison with published measurements."""
     last = sorted((README.parent / "benchmarks" / "results").glob("published_*.json"))[-1]
@@ -53,7 +60,9 @@ def errors() -> str:
     return "\n".join([*rows, *(f"| `{name}` | {value:g} |" for name, value in figures.items())])
 
 
-PARTS: dict[str, Callable[[], str]] = {"plan": first_result, "levers": lever_table, "claims": claims, "errors": errors}
+PARTS: dict[str, Callable[[], str]] = {
+    "plan": first_result, "levers": lever_table, "claims": claims, "seconds": seconds, "errors": errors,
+}  # fmt: skip
 """What makes each part, by its name in the markers."""
 
 

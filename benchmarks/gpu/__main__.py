@@ -17,6 +17,7 @@ from pathlib import Path
 
 from autotune.errors import AutotuneError
 from autotune.units import duration
+from benchmarks.gpu.calibration import calibration
 from benchmarks.gpu.calls import Calls
 from benchmarks.gpu.card import Card
 from benchmarks.gpu.grid import Setting, further, telling
@@ -82,6 +83,7 @@ def _parts(card: Card, chosen: Sequence[str], folder: Path) -> Iterator[Part]:
     yield Part("context", partial(context, card))
     yield Part("cublas", partial(cublas, card))
     yield from (compared(name, setting) for name, setting in telling(chosen))
+    yield Part("calibration", partial(calibration, card, folder / "speeds.json"))
     for layout in LAYOUTS:
         for dtype in DTYPES:
             yield Part(f"convolutions in {dtype}, {layout}", partial(convolutions, card, dtype, layout))

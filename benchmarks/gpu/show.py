@@ -25,6 +25,9 @@ def show(content: Found) -> None:
     columns = ("kernels", ">counted", ">too low", ">median error", ">lowest", ">highest")
     show_table(console, "What kernels hold", columns, [_kernel_row(part) for part in parts if "rows" in part])
     show_table(console, "Beside pipelines", ("what", ">predicted", ">measured", ">error"), _beside_rows(parts))
+    speeds = [_speed_row(row) for part in parts for row in part.get("speeds", ())]
+    if speeds:
+        show_table(console, "What the card sustains", ("figure", ">believed", ">measured", ">error", "unit"), speeds)
     failed = [(part["name"], part["error"]["kind"], part["error"]["message"]) for part in parts if "error" in part]
     if failed:
         show_table(console, "Not found out", ("part", "error", "message"), failed)
@@ -52,6 +55,13 @@ def _kernel_row(part: Found) -> Sequence[str]:
     low = sum(row["predicted_bytes"] < row["measured_bytes"] for row in counted)
     figures = [f"{figure(known):+.1f} %" if known else "-" for figure in (median, min, max)]
     return (part["name"], f"{len(counted)} of {len(part['rows'])}", str(low), *figures)
+
+
+def _speed_row(row: Found) -> Sequence[str]:
+    believed, measured = row["predicted"], row["measured"]
+    error_pct = _error_pct(believed, measured)
+    cells = ["-" if value is None else f"{value:.3g}" for value in (believed, measured)]
+    return (row["what"], *cells, "-" if error_pct is None else f"{error_pct:+.1f} %", row["unit"])
 
 
 def _beside_rows(parts: Iterable[Found]) -> Iterator[Sequence[str]]:
