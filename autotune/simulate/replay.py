@@ -15,7 +15,7 @@ from autotune.records.model import Model
 from autotune.records.plan import Plan, group_offload
 from autotune.records.trace import Segment, Trace
 from autotune.simulate.allocator_settings import Settings
-from autotune.simulate.latency import LATENCY_MARGIN, Code, moved_s, on_host_s, segment_time, setup_s
+from autotune.simulate.latency import CALIBRATED_MARGIN, LATENCY_MARGIN, Code, moved_s, on_host_s, segment_time, setup_s
 from autotune.simulate.margins import margin_bytes
 from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
 from autotune.simulate.program import Program, program
@@ -143,7 +143,7 @@ class Replayer:
             step_s=steady_s([(cost.segment, cost.compute_s + cost.transfer_s) for cost in costs])
             * (trace.denoiser_calls or self._steps)
             / self._steps,
-            latency_margin=1.0 if trace.untraced else LATENCY_MARGIN,
+            latency_margin=1.0 if trace.untraced else CALIBRATED_MARGIN if self._device.speed else LATENCY_MARGIN,
             source=self._device.speed.source if self._device.speed else "catalogue",
             notes=self._notes(plan),
         )

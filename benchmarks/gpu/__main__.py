@@ -26,6 +26,7 @@ from benchmarks.gpu.kernels import LAYOUTS, attentions, convolutions
 from benchmarks.gpu.models import DEFAULT, DEFAULT_ON_CPU, load, model_name
 from benchmarks.gpu.probes import DTYPES, context, cublas
 from benchmarks.gpu.results import Found, Part, Results, environment
+from benchmarks.gpu.seconds import Predictions
 from benchmarks.gpu.show import show
 
 __all__ = ["main"]
@@ -75,15 +76,19 @@ def _run(folder: Path, minutes: float, models: Sequence[str] | None, device: str
 
 def _parts(card: Card, chosen: Sequence[str], folder: Path) -> Iterator[Part]:
     """Everything there is to find out, the most valuable first."""
-    calls = _OneInRam(card)
+    predictions = Predictions()
+    calls = _OneInRam(card, predictions)
 
     def compared(name: str, setting: Setting) -> Part:
         return Part(f"{name}: {setting.label}", lambda found: calls.of(name).compare(setting, found))
 
+    def calibrated(found: Found) -> None:
+        predictions.calibrate(calibration(card, folder / "speeds.json", found))
+
     yield Part("context", partial(context, card))
     yield Part("cublas", partial(cublas, card))
     yield from (compared(name, setting) for name, setting in telling(chosen))
-    yield Part("calibration", partial(calibration, card, folder / "speeds.json"))
+    yield Part("calibration", calibrated)
     for layout in LAYOUTS:
         for dtype in DTYPES:
             yield Part(f"convolutions in {dtype}, {layout}", partial(convolutions, card, dtype, layout))
@@ -98,15 +103,15 @@ def _parts(card: Card, chosen: Sequence[str], folder: Path) -> Iterator[Part]:
 class _OneInRam:
     """Pipelines by name. The one before is dropped for the next."""
 
-    def __init__(self, card: Card) -> None:
-        self._card = card
+    def __init__(self, card: Card, predictions: Predictions) -> None:
+        self._card, self._predictions = card, predictions
         self._calls: Calls | None = None
 
     def of(self, name: str) -> Calls:
         if self._calls is None or self._calls.name != name:
             self._calls = None
             self._card.settle()
-            self._calls = Calls(self._card, load(name))
+            self._calls = Calls(self._card, load(name), self._predictions)
         return self._calls
 
 

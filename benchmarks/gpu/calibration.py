@@ -10,6 +10,7 @@ from autotune.measure.calibrate import calibrate, climbed
 from autotune.measure.fit import rate_of
 from autotune.measure.micro import Clock, undisturbed
 from autotune.measure.work import convolutions
+from autotune.records.device import Device
 from autotune.records.speed import Speed
 from autotune.report.speeds import figures
 from autotune.simulate.speed import sustained
@@ -24,8 +25,8 @@ _ORDERS = {"NCHW": False, "NHWC": True}
 _PARTS = 100  # of the budget: what one size of one convolution may take
 
 
-def calibration(card: Card, path: Path, found: Found, *, budget_s: float = _BUDGET_S) -> None:
-    """Every figure of `Speed`; both speeds go to a file of their own as well."""
+def calibration(card: Card, path: Path, found: Found, *, budget_s: float = _BUDGET_S) -> Device:
+    """Every figure of `Speed`; both speeds go to a file of their own as well. The device as measured."""
     believed = sustained(card.device.model_copy(update={"speed": None}))
     measured = calibrate(card.device, base=believed, budget_s=budget_s)
     speeds = {"measured": measured.model_dump(), "believed": believed.model_dump()}
@@ -38,6 +39,7 @@ def calibration(card: Card, path: Path, found: Found, *, budget_s: float = _BUDG
                 row: Found = {"dtype": dtype, "layout": order}
                 found["convolutions"].append(row)
                 attempt(row, partial(_convolve, card, clock))
+    return card.device.model_copy(update={"speed": measured})
 
 
 def _beside(believed: Speed, measured: Speed) -> list[Found]:

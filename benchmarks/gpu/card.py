@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -66,6 +67,18 @@ class Card:
         """Waits until all kernels have run. The first time, it makes the context."""
         if self.is_cuda:
             torch.cuda.synchronize(self.torch_device)
+
+    def mark(self) -> Any:
+        """A moment in what the card is given to do, without waiting for it; on the CPU, now."""
+        if not self.is_cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self.torch_device))
+        return event
+
+    def between_s(self, earlier: Any, later: Any) -> float:
+        """Seconds between two marks that the card has reached."""
+        return float(earlier.elapsed_time(later)) / 1e3 if self.is_cuda else float(later - earlier)
 
     def settle(self) -> None:
         """Gives back whatever nobody uses, garbage included."""

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.gpu.card import Card
 
-__all__ = ["Found", "Part", "Results", "attempt", "environment"]
+__all__ = ["Found", "Part", "Results", "attempt", "environment", "error_pct"]
 
 Found = dict[str, Any]
 """What is found, ready for JSON. It is filled as it is found: what was there before an error is kept."""
@@ -92,6 +92,11 @@ def attempt(found: Found, find: Callable[[Found], None]) -> None:
     except Exception as error:
         words = str(error).strip().splitlines() or [""]
         found["error"] = {"kind": type(error).__name__, "message": words[0]}
+
+
+def error_pct(predicted: float | None, measured: float | None) -> float | None:
+    """Predicted over measured, minus one; None where there is nothing to divide by."""
+    return 100.0 * (predicted / measured - 1) if predicted is not None and measured else None
 
 
 def environment(card: Card) -> Found:

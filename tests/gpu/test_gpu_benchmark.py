@@ -52,6 +52,12 @@ def test_a_call_is_counted(results, call):
     assert counted["allocated_bytes"] <= predicted["process_bytes"] + found["predicted"]["margin_bytes"]
 
 
+def test_seconds_are_measured_beside_both_predictions(results):
+    seconds = part(results, f"{MODEL}: as it is")["seconds"]
+    assert 0 < seconds["step_s"] < seconds["call_s"]
+    assert seconds["predicted_call_s"] > 0 < seconds["predicted_call_calibrated_s"]
+
+
 def test_nothing_but_a_scheduler_is_left_on_the_card_between_parts(results):
     left = [part["measured"]["allocated_before_bytes"] for part in results["parts"] if part.get("measured")]
     assert max(left) < MIB

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from functools import partial
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +26,7 @@ from benchmarks.gpu.history import history
 from benchmarks.gpu.kernels import LAYOUTS
 from benchmarks.gpu.probes import DTYPES
 from benchmarks.gpu.results import Part, Results
+from benchmarks.gpu.seconds import Predictions, compared, timed, warm
 from benchmarks.gpu.show import show
 
 SNAPSHOT = Path(__file__).parent / "fixtures" / "allocator_snapshot.json"
@@ -69,6 +70,14 @@ def fake_card(monkeypatch):
 
 def content_of(folder):
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def clock():
+    """A card that marks one second after the other."""
+    ticks = count()
+    return SimpleNamespace(
+        mark=lambda: next(ticks), between_s=lambda one, other: float(other - one), synchronize=lambda: None
+    )
 
 
 def part(results, name):
@@ -126,6 +135,57 @@ def test_what_was_predicted_is_kept_where_the_plan_cannot_be_run(results):
     found = part(results, PLANS[2])
     assert found["predicted"]["first"]["allocated_bytes"] > 0
     assert "first" not in found["measured"]
+
+
+@pytest.mark.parametrize("name", PLANS[:2])  # before the CPU is calibrated, and after
+def test_seconds_of_warm_calls_stand_beside_both_predictions(results, name):
+    found = part(results, name)
+    seconds = found["seconds"]
+    assert 1 <= seconds["calls"] <= 5
+    for figure, constants in product(("call", "step"), ("", "_calibrated")):
+        predicted_s, measured_s = seconds[f"predicted_{figure}{constants}_s"], seconds[f"{figure}_s"]
+        assert predicted_s > 0 < measured_s
+        assert seconds[f"{figure}{constants}_error_pct"] == round(100 * (predicted_s / measured_s - 1), 1)
+    assert seconds["predicted_step_s"] < seconds["predicted_call_s"]
+    assert seconds["predicted_call_s"] != seconds["predicted_call_calibrated_s"]
+
+
+def test_seconds_are_predicted_where_the_plan_cannot_be_run(results):
+    seconds = part(results, PLANS[2])["seconds"]
+    assert seconds["predicted_call_s"] > 0 < seconds["predicted_call_calibrated_s"]
+    assert "call_s" not in seconds
+
+
+@pytest.mark.parametrize(("turns", "step_s"), [(1, None), (2, 1.0), (3, 1.5)])
+def test_a_step_may_be_more_than_one_turn_of_the_scheduler(turns, step_s):
+    class Pipe:
+        def __call__(self, prompt, callback_on_step_end=None):
+            for turn in range(turns):
+                assert callback_on_step_end(self, turn, 0, {"latents": prompt}) == {"latents": prompt}
+
+    assert timed(clock(), Pipe(), {"prompt": "a cat"}, steps=2).step_s == step_s
+
+
+def test_steps_are_not_timed_where_the_pipeline_does_not_tell_them():
+    class Pipe:
+        def __call__(self, prompt):
+            pass
+
+    call = timed(clock(), Pipe(), {"prompt": "a cat"}, steps=2)
+    assert call.step_s is None
+    assert warm([call])["step_s"] is None
+
+
+def test_a_speed_that_could_not_be_measured_changes_no_prediction():
+    predictions, seconds, estimate = Predictions(), {}, SimpleNamespace(latency_s=3.0, step_s=1.0)
+    predictions.add(seconds, estimate, lambda device: SimpleNamespace(latency_s=2.0, step_s=0.5))
+    predictions.calibrate(SimpleNamespace(speed=SimpleNamespace(source="catalogue")))
+    assert (seconds["predicted_call_s"], seconds["predicted_call_calibrated_s"]) == (3.0, None)
+    seconds |= {"call_s": 4.0, "step_s": None}
+    compared(seconds)
+    assert (seconds["call_error_pct"], seconds["step_error_pct"]) == (-25.0, None)
+    predictions.calibrate(SimpleNamespace(speed=SimpleNamespace(source="calibrated")))
+    assert (seconds["predicted_call_calibrated_s"], seconds["call_calibrated_error_pct"]) == (2.0, -50.0)
 
 
 @pytest.mark.parametrize("name", ["convolutions in float32, NCHW", "convolutions in float16, NHWC"])
@@ -299,3 +359,21 @@ def test_the_table_shows_errors_in_per_cent(capsys):
     printed = capsys.readouterr().out
     for words in ("+10.0 %", "+0.0 %", "-25.0 %", "-50.0 %", "+50.0 %", "complete: nothing was cut"):
         assert words in printed
+
+
+def test_the_table_sums_up_how_far_seconds_are_off(capsys):
+    parts = []
+    for predicted_s, calibrated_s in ((1.5, 1.8), (2.5, 2.2), (2.6, 2.0)):
+        seconds = {"call_s": 2.0, "step_s": None, "predicted_call_s": predicted_s, "predicted_step_s": 0.5}
+        seconds |= {"predicted_call_calibrated_s": calibrated_s, "predicted_step_calibrated_s": None}
+        compared(seconds)
+        parts.append({"name": "a", "model": "sd15", "setting": "as it is", "seconds": seconds})
+    parts.append(parts[0] | {"seconds": {"predicted_call_s": 1.0}})
+    show({"cut": [], "parts": parts})
+    rows = [
+        line.split() for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith(("a call", "a step"))
+    ]
+    assert rows == [
+        ["a", "call", "the", "catalogue's", "3", "25.0", "%", "30.0", "%"],
+        ["a", "call", "calibrated", "3", "10.0", "%", "10.0", "%"],
+    ]
