@@ -85,8 +85,8 @@ def padded_share(attention: Attention, kernel: Kernel) -> float:
     """FLOPs that are done over those that are wanted: kernels are compiled for a few head sizes and fill up to the next.
 
     Flash: multiples of 32 (flash_fwd_launch_template.h); efficient: 32, 64, then multiples of 128 (kernel_forward.h `kMaxK`).
-    On the CPU a softmax takes as long as 9 elements of a head, and heads below 16, which fill no vector, as long as 25
-    (measured: sizes from 8 to 128, 256 to 4096 tokens, two cores with AVX-512).
+    On the CPU a softmax takes as long as 9 elements of a head, heads below 16, which fill no vector, as long as 25, and each
+    query begins and ends for 50 keys (measured: heads from 8 to 128, 16 to 4096 keys, two cores with AVX-512).
     """
     size = attention.head_dim
     if kernel == "flash":
@@ -94,7 +94,8 @@ def padded_share(attention: Attention, kernel: Kernel) -> float:
     if kernel == "efficient":
         return (next((tile for tile in (32, 64) if size <= tile), -(-size // 128) * 128)) / size
     if kernel == "cpu":
-        return ((25 if size < 16 else size) + 9) / size
+        keys = attention.key_length
+        return ((25 if size < 16 else size) + 9) / size * (keys + 50) / keys
     return 1.0
 
 

@@ -67,7 +67,7 @@ _HOST_BYTES_PER_S = 15e9
 LATENCY_MARGIN = 0.35
 """Nine of ten clusters of published calls are within 29 % without calibration (`python -m benchmarks.published`)."""
 CALIBRATED_MARGIN = 0.30
-"""With a measured speed what is left is the model's own: nine of thirteen figures of a calibrated CPU are within 26 %."""
+"""With a measured speed what is left is the model's own: twelve of thirteen figures of a calibrated CPU are within 25 %."""
 
 _SMALL = (OpClass.POINTWISE, OpClass.NORM, OpClass.COPY)
 
