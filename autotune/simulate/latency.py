@@ -19,7 +19,16 @@ from autotune.records.trace import DTYPES, EventKind, OpClass, Segment
 from autotune.simulate.attention import attention_bytes, attention_flops, kernel_of, padded_share
 from autotune.simulate.speed import sustained
 
-__all__ = ["CALIBRATED_MARGIN", "LATENCY_MARGIN", "Code", "SegmentTime", "moved_s", "on_host_s", "segment_time", "setup_s"]
+__all__ = [
+    "CALIBRATED_MARGIN",
+    "LATENCY_MARGIN",
+    "Code",
+    "SegmentTime",
+    "moved_s",
+    "on_host_s",
+    "segment_time",
+    "setup_s",
+]
 
 Code = Literal["none", "trace", "blocks", "whole", "graphs", "tuned"]
 """A component's code: as it is, a `torch.jit` trace, its repeated blocks or the whole of it by inductor, that with CUDA graphs,
