@@ -210,9 +210,9 @@ def _work_s(
 ) -> NDArray[np.float64]:
     """Seconds that each row's kernels compute or move bytes, the longer of the two."""
     convolved = np.isin(kernels.op_class, (OpClass.CONV, OpClass.CONV_3D, OpClass.CONV_NHWC))
-    # torch allows TF32 to cuDNN by default
     eager = not compiled.fuses
     products = np.array([_rate(speed.products_flops_per_s, name, tf32=tf32, eager=eager) for name in DTYPES])
+    # torch allows TF32 to cuDNN by default
     convolutions = np.array([_rate(speed.convolutions_flops_per_s, name, tf32=True, eager=eager) for name in DTYPES])
     rates = np.where(convolved, convolutions[kernels.op_dtype], products[kernels.op_dtype])
     beside_s = np.where(convolved, speed.convolution_s, speed.product_s) * kernels.launches * (kernels.flops > 0)

@@ -110,10 +110,7 @@ def _tensor_rates(device: Device, watts: float, capability: tuple[int, int]) -> 
         "bfloat16": (device.bf16_flops_per_s, 1.0),
         "tf32": (device.tf32_flops_per_s, 0.5),
         "float8": (device.fp8_flops_per_s, 2.0),
-        "int8": (
-            (device.fp16_flops_per_s or 0.0) * 2 or None,
-            2.0,
-        ),  # twice fp16 on all of them (CUDA programming guide)
+        "int8": (2 * (device.fp16_flops_per_s or 0.0), 2.0),  # twice fp16 on all of them (CUDA programming guide)
     }
     found = {name: min(peak, limit * share) for name, (peak, share) in rates.items() if peak}
     half = found.get("float16", 0.0)
