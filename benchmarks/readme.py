@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 __all__ = ["PARTS", "README", "filled", "stale"]
 
@@ -54,14 +55,28 @@ def seconds() -> str:
 
 def errors() -> str:
     """The figures of the last comparison with published measurements."""
-    last = sorted((README.parent / "benchmarks" / "results").glob("published_*.json"))[-1]
-    figures = json.loads(last.read_text(encoding="utf-8"))["figures"]
+    figures = _last("published")["figures"]
     rows = ["| figure | value |", "|---|---|"]
     return "\n".join([*rows, *(f"| `{name}` | {value:g} |" for name, value in figures.items())])
 
 
+def this_cpu() -> str:
+    """What the last comparison with a calibrated CPU came to."""
+    told = [row for row in _last("cpu")["rows"] if row["figure"].startswith(("cpu_latency", "sd15_full"))]
+    return "\n".join(
+        ["| figure | value | |", "|---|---|---|", *("| `{figure}` | {value:.1f} | {what} |".format(**r) for r in told)]
+    )
+
+
+def _last(name: str) -> dict[str, Any]:
+    """The newest results of that benchmark."""
+    path = sorted((README.parent / "benchmarks" / "results").glob(f"{name}_*.json"))[-1]
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
 PARTS: dict[str, Callable[[], str]] = {
-    "plan": first_result, "levers": lever_table, "claims": claims, "seconds": seconds, "errors": errors,
+    "plan": first_result, "levers": lever_table, "claims": claims, "seconds": seconds, "cpu": this_cpu, "errors": errors,
 }  # fmt: skip
 """What makes each part, by its name in the markers."""
 

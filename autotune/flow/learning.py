@@ -80,8 +80,8 @@ def watch_for(question: Question, explained: Explanation) -> Watch | None:
 def base_measurement(explained: Explanation, call_s: float, peak_reserved_bytes: int | None) -> Measurement:
     """A call beside its prediction, with what was learned divided out of that.
 
-    Exact where seconds are proportional to the factors. They are not quite where moves hide behind computing ("+stream"), nor
-    in the few constants that are no part of a `Speed`: there it is off by less than the ratio of the factors.
+    Exact where seconds are proportional to the factors. They are not quite where moves hide behind computing ("+stream"): there
+    it is off by less than the ratio of the factors.
     """
     device, estimate, asked = explained.device, explained.chosen.estimate, explained.workload
     known = device.learned or Multipliers(speed_key=hash_speed(sustained(device)))

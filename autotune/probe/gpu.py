@@ -160,7 +160,11 @@ def _from_torch(torch: Any, index: int, troubles: list[str]) -> Device:
     facts = torch.cuda.get_device_properties(index)
     device = facts_for(facts.name, facts.total_memory, (facts.major, facts.minor), facts.multi_processor_count)
     free_bytes, _ = torch.cuda.mem_get_info(index)
-    notes = (*device.notes, *troubles, "described by torch alone: no driver version, power limit or current link")
+    notes = (
+        *device.notes,
+        *troubles,
+        "described by torch alone: no driver version, enforced power limit or current link",
+    )
     return device.model_copy(
         update={
             "free_bytes": free_bytes,

@@ -18,8 +18,9 @@ from autotune.units import GIB
 __all__ = ["Profile", "find", "part_of", "profiles", "scaled", "split"]
 
 # Compute slices, memory slices and SMs of each profile, by the card's compute capability and SM count: NVIDIA MIG User
-# Guide, "Supported MIG Profiles", and the listings of `nvidia-smi mig -lgip` there. The A100 leaves 10 of its 108 SMs
-# unused, the H100 gives the larger profiles more than their slices. None: not listed, the share of slices is taken.
+# Guide, "Supported MIG Profiles", and the listings of `nvidia-smi mig -lgip` there, from memory and not looked up. The
+# A100 leaves 10 of its 108 SMs unused, the H100 gives the larger profiles more than their slices. None: not listed, the
+# share of slices is taken.
 _SEVENTHS = ((1, 1, None), (1, 2, None), (2, 2, None), (3, 4, None), (4, 4, None), (7, 8, None))
 _CUTS: dict[tuple[tuple[int, int] | None, int | None], tuple[tuple[int, int, int | None], ...]] = {
     ((8, 0), 56): ((1, 1, 14), (2, 2, 28), (4, 4, 56)),  # A30

@@ -18,7 +18,7 @@ class Speed(Record):
     convolutions_flops_per_s: dict[str, float]
     """Convolutions in channels-last order, by the same names."""
     attention_flops_per_s: dict[str, float]
-    """Fused attention by its kernel ("flash", "efficient", "math", "cpu"); "efficient_float32" apart."""
+    """Fused attention by its kernel: "flash", "efficient", "math", "cpu"; in fp32 "efficient_float32", "xformers_float32"."""
     pointwise_bytes_per_s: float
     """Bytes read and written by pointwise kernels."""
     norm_bytes_per_s: float

@@ -47,8 +47,9 @@ class _Compiled(NamedTuple):
     """Seconds of matrix products and convolutions."""
 
 
-# A trace leaves out Python (TorchScript's interpreter takes some 6 us of a launch); inductor fuses chains of pointwise kernels
-# and calls them from generated code; a graph is launched as one. Fitted with the shares in speed.py, to published pairs.
+# A trace leaves out Python: TorchScript's interpreter takes some 6 us of the 18 of a launch (one published pair).
+# Inductor fuses chains of pointwise kernels and calls them from generated code; a graph is launched as one: fitted with the
+# shares in speed.py.
 _COMPILED: dict[Code, _Compiled] = {
     "none": _Compiled(),
     "trace": _Compiled(host=0.33),
@@ -58,10 +59,8 @@ _COMPILED: dict[Code, _Compiled] = {
     "tuned": _Compiled(host=0.0, fuses=True, gap=0.2, products=0.8),
 }
 # One-off: two optimising passes of a trace; regional compilation of FLUX takes 10 s and of a whole model 67 s (diffusers
-# documentation, "torch.compile"), on a fast host; twice that on a desktop. Tuning tries out kernels for minutes.
-_SETUP_S: dict[Code, float] = {
-    "none": 0.0, "trace": 10.0, "blocks": 20.0, "whole": 130.0, "graphs": 130.0, "tuned": 600.0,
-}  # fmt: skip
+# documentation, "torch.compile"), on a fast host; twice that on a desktop.
+_SETUP_S: dict[Literal["none", "trace", "blocks"], float] = {"none": 0.0, "trace": 10.0, "blocks": 20.0}
 
 # Bytes of a convolution's input and output that are copied, in half precision, because tensor cores want NHWC (cuDNN's
 # nchwToNhwc kernels), in passes; fitted with the shares in speed.py.
@@ -133,8 +132,8 @@ def on_host_s(segment: Segment) -> float:
     return float(np.maximum(segment.op_flops / _HOST_FLOPS_PER_S, segment.op_bytes / _HOST_BYTES_PER_S).sum())
 
 
-def setup_s(code: Code) -> float:
-    """Seconds that the first call takes longer."""
+def setup_s(code: Literal["none", "trace", "blocks"]) -> float:
+    """Seconds that the first call takes longer under a plan's `compile`."""
     return _SETUP_S[code]
 
 
@@ -240,7 +239,7 @@ def _attention_s(segment: Segment, row: int, device: Device, speed: Speed, chose
         name = "xformers_float32" if "xformers" in chosen else "efficient_float32"
     flops = attention_flops(attention) * padded_share(attention, kernel)
     traffic_s = attention_bytes(attention, kernel) / speed.pointwise_bytes_per_s
-    return max(flops / rates.get(name, rates.get("efficient", min(rates.values()))) + speed.product_s, traffic_s)
+    return max(flops / rates.get(name, min(rates.values())) + speed.product_s, traffic_s)
 
 
 def _rate(rates: dict[str, float], dtype: str, *, tf32: bool, eager: bool) -> float:

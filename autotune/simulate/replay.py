@@ -33,7 +33,7 @@ __all__ = ["ACCOUNTED", "Replayer"]
 ACCOUNTED: dict[str, str] = {
     "dtype": "a trace of its own; originals kept for undo count as host RAM",
     "tf32": "rate of fp32 matrix products",
-    "channels_last": "convolutions recorded again: no layout copies, a higher share of the peak rate",
+    "channels_last": "convolutions recorded again, without layout copies",
     "attention": "recorded again where scores are written out; else the kernel that is taken and its temporaries",
     "feed_forward_chunks": "the denoiser's calls recorded again, chunks replayed",
     "batch_split": "the denoiser's calls recorded again, parts replayed; streamed weights come once for each",
@@ -103,12 +103,12 @@ class Replayer:
         self._model, self._device, self._steps, self._undo = model, device, steps, undo
         self._code, self._settings = code or {}, settings
         self._quirks = {key: quirks_met(trace, device, torch_version) for key, trace in self._traces.items()}
-        tensors = next(iter(self._traces.values())).tensors
         self._roles = {part.name: part.role for part in model.components}
         self._memory: dict[tuple[int, str], SegmentMemory] = {}
+        tensors = next(iter(self._traces.values())).tensors
         leaves = {name: [own for path, own in tensors.items() if path.split(".")[0] == name] for name in self._roles}
-        self._held = {name: sum(map(len, owned)) for name, owned in leaves.items()}
-        self._tensors = {name: self._held[name] / max(1, len(owned)) for name, owned in leaves.items()}
+        self._tensors = {name: sum(map(len, owned)) for name, owned in leaves.items()}
+        self._tensors_per_leaf = {name: self._tensors[name] / max(1, len(owned)) for name, owned in leaves.items()}
         self._seconds: dict[tuple[int, bool, str, Code], float] = {}
         self._programs: dict[tuple[int, str], Program] = {}
         self._usages: dict[tuple[object, ...], Usage] = {}
@@ -232,7 +232,7 @@ class Replayer:
             in_blocks = sum(size for path, size in trace.blocks.items() if path.startswith(f"{name}."))
             came = brought(
                 memory, plan.offload, role=self._roles[name], rest_bytes=weights[name] - in_blocks,
-                tensors_per_leaf=self._tensors[name], device=self._device, compute_s=compute_s,
+                tensors_per_leaf=self._tensors_per_leaf[name], device=self._device, compute_s=compute_s,
             )  # fmt: skip
         if came.base_bytes:
             held[name] = held.get(name, 0) + came.base_bytes
@@ -243,8 +243,8 @@ class Replayer:
         return sum(self._move_s(move, weights) for move in stay.moves)
 
     def _move_s(self, move: Move, weights: Mapping[str, int]) -> float:
-        tensors = self._held[move.component]
-        return moved_s(self._device, weights[move.component], back=move.direction == "out", tensors=tensors)
+        tensors, is_out = self._tensors[move.component], move.direction == "out"
+        return moved_s(self._device, weights[move.component], back=is_out, tensors=tensors)
 
     def _phase(self, name: PhaseName, costs: list[_Cost], trace: Trace) -> Phase:
         mine = [cost for cost in costs if cost.segment.phase == name]

@@ -1,8 +1,9 @@
 """What a device sustains of its peaks, where nobody has measured it: a few constants by generation, each with its source.
 
-Shares and costs were fitted together (robust least squares of log seconds, each kept within what is physical) to published
-timings of some 20 cards from Pascal to Hopper, running SD 1.4 to SDXL, PixArt, FLUX, CogVideoX and HunyuanVideo; docs/log.md
-has the fit. Measuring a card replaces them all (`autotune probe --calibrate`).
+Unless a comment names another source, shares and costs were fitted together (robust least squares of log seconds, each kept
+within what is physical) to published timings of some 20 cards from Pascal to Hopper, running SD 1.4 to SDXL, PixArt, FLUX,
+CogVideoX and HunyuanVideo, and rounded. docs/log.md says how, which ones lie at their bounds, and which were moved afterwards.
+Measuring a card replaces them (`autotune probe --calibrate`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _VECTOR_PRODUCTS_SHARE = 0.95
 _VECTOR_CONVOLUTIONS_SHARE = 0.75
 # Of fused attention, whose head size is padded to its tile. Memory-efficient attention in fp32 takes TF32, xFormers' three
 # TF32 products for one of fp32 (`OpMultiplyAddFastF32` in its gemm_kernel_utils.h).
-_FLASH_SHARE, _EFFICIENT_SHARE, _EMULATED_SHARE, _MATH_SHARE = 0.47, 0.42, 0.7 / 3, 0.5
+_FLASH_SHARE, _EFFICIENT_SHARE, _EMULATED_SHARE = 0.47, 0.42, 0.7 / 3
+_MATH_SHARE = 0.5  # a guess: no record takes the math kernel
 # Of half precision's rate: tinygemm unpacks int4 weights again for every 16 rows; `torch._int_mm` as eager code calls it.
 _INT4_SHARE, _EAGER_INT8_SHARE = 0.057, 0.115
 
@@ -43,7 +45,9 @@ _HOST_S = 43e-6  # Python, dispatch and launch: cloud hosts of 2022 to 2024; a f
 _LINK_BYTES_PER_S = {1: 3e9, 2: 6e9, 3: 12e9, 4: 24e9, 5: 48e9, 6: 96e9}
 _PAGEABLE_SHARE, _PAGEABLE_BYTES_PER_S, _BACK_BYTES_PER_S = 0.35, 8e9, 2.7e9
 _TENSOR_S = 1e-4
-_HOOK_S = 2e-4
+_HOOK_S = (
+    2e-4  # group offload by leaf of FLUX and LTX-Video on an L40S, beside their bytes (diffusers benchmarks, 2025)
+)
 
 # A CPU's share of its assumed peaks with oneDNN, and PyTorch's cost of an operator there.
 _CPU_PRODUCTS_SHARE, _CPU_CONVOLUTIONS_SHARE, _CPU_ATTENTION_SHARE = 0.65, 0.45, 0.3

@@ -1,7 +1,7 @@
 """What a call of a quantised linear layer allocates on CUDA, storage by storage, and which products it makes.
 
 Each function follows its library's code in eager mode. `launch` is one kernel that writes a new tensor, `_product` one that
-multiplies by weights which stay packed; where activations are quantised too, it counts at the rate of their format.
+multiplies by weights which stay packed; it counts at the rate of what it is given, activations or what they were quantised to.
 
 Left out, because they depend on values: columns of outliers in LLM.int8.
 """
@@ -102,7 +102,7 @@ def bitsandbytes_4bit_double(layer: Layer, x: torch.Tensor) -> torch.Tensor:
 def bitsandbytes_int8(layer: Layer, x: torch.Tensor) -> torch.Tensor:
     """autograd/_functions.py MatMul8bitLt.forward; backends/cuda/ops.py `int8_vectorwise_quant` at a threshold above 0,
     `int8_linear_matmul`, `int8_mm_dequant`, whose output is float16 whatever comes in. The product counts at half precision's
-    rate: its second pass over outliers takes what int8 saves."""
+    rate, which the one published timing is nearer to than to int8's."""
     rows = x.reshape(-1, layer.in_features)
     quantized = _int8_rows(rows.to(torch.float16))
     sums = _product(layer, rows, (quantized,), torch.int32)

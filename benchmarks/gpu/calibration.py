@@ -6,7 +6,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from autotune.measure.calibrate import calibrate, climbed
+from autotune.measure.calibrate import BUDGET_S, calibrate, climbed
 from autotune.measure.fit import rate_of
 from autotune.measure.micro import Clock, undisturbed
 from autotune.measure.work import convolutions
@@ -20,12 +20,11 @@ from benchmarks.gpu.results import Found, attempt
 
 __all__ = ["calibration"]
 
-_BUDGET_S = 20.0
 _ORDERS = {"NCHW": False, "NHWC": True}
 _PARTS = 100  # of the budget: what one size of one convolution may take
 
 
-def calibration(card: Card, path: Path, found: Found, *, budget_s: float = _BUDGET_S) -> Device:
+def calibration(card: Card, path: Path, found: Found, *, budget_s: float = BUDGET_S) -> Device:
     """Every figure of `Speed`; both speeds go to a file of their own as well. The device as measured."""
     believed = sustained(card.device.model_copy(update={"speed": None}))
     measured = calibrate(card.device, base=believed, budget_s=budget_s)

@@ -122,7 +122,10 @@ def _predicted(job: Job, recordings: Recordings, plan: Plan) -> tuple[Found, Est
     start_s = time.perf_counter()
     with collecting_no_garbage():
         traces = recordings.traces(Space(values={name: (getattr(plan, name),) for name in LEVERS}))
-    replaying = partial(Replayer, traces, model=job.model, steps=job.largest.steps or 1, undo=job.undo)
+    replaying = partial(
+        Replayer, traces, model=job.model, steps=job.largest.steps or 1, undo=job.undo,
+        settings=job.allocator, torch_version=job.torch_version,
+    )  # fmt: skip
     replayer = replaying(device=job.device)
     timeline, estimate = replayer.timeline(plan), replayer.exact(plan)
     usages = dict(zip(CALLS, (timeline.run(calls=1), timeline.run(calls=2)), strict=True))

@@ -67,28 +67,24 @@ def test_a_kernel_costs_the_card_less_than_its_launch_costs_the_host(measured):
     assert 0 < measured.kernel_s < measured.host_s < 1e-3
 
 
+def settings():
+    return (
+        torch.backends.cudnn.benchmark,
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.allow_tf32,
+        torch.is_grad_enabled(),
+        torch.cuda.current_device(),
+        torch.cuda.memory_allocated(),
+    )
+
+
 def test_the_process_is_left_as_it_was(device):
     torch.manual_seed(3)
     expected = torch.rand(2, device="cuda")
     torch.manual_seed(3)
     torch.cuda.empty_cache()
-    before = (
-        torch.backends.cudnn.benchmark,
-        torch.get_float32_matmul_precision(),
-        torch.backends.cudnn.allow_tf32,
-        torch.is_grad_enabled(),
-        torch.cuda.current_device(),
-        torch.cuda.memory_allocated(),
-    )
+    before = settings()
     calibrate(device, base=sustained(device), budget_s=1.0)
-    after = (
-        torch.backends.cudnn.benchmark,
-        torch.get_float32_matmul_precision(),
-        torch.backends.cudnn.allow_tf32,
-        torch.is_grad_enabled(),
-        torch.cuda.current_device(),
-        torch.cuda.memory_allocated(),
-    )
-    assert after == before
+    assert settings() == before
     assert torch.cuda.memory_reserved() <= 64 * 2**20
     assert torch.equal(torch.rand(2, device="cuda"), expected)

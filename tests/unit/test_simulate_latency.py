@@ -165,10 +165,13 @@ def test_a_graph_waits_for_no_host():
     assert graphs < 1e-3
 
 
-def test_tuned_kernels_are_faster_and_take_longest_to_make():
+def test_tuned_kernels_are_faster():
     row = op(dtype="float16", flops=1e12)
     assert seconds(row, code="tuned") < seconds(row, code="graphs")
-    assert setup_s("none") == 0.0 < setup_s("trace") < setup_s("blocks") < setup_s("whole") < setup_s("tuned")
+
+
+def test_the_first_call_makes_the_code():
+    assert setup_s("none") == 0.0 < setup_s("trace") < setup_s("blocks")
 
 
 def test_pictures_are_made_on_the_host():

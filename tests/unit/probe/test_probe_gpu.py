@@ -339,7 +339,7 @@ def test_torch_alone_describes_a_card_that_nvml_does_not_show(here):
     assert device.fp32_flops_per_s == 12.74e12
     assert device.notes == (
         "NVML cannot be asked: nvidia-ml-py is not installed",
-        "described by torch alone: no driver version, power limit or current link",
+        "described by torch alone: no driver version, enforced power limit or current link",
     )
 
 
