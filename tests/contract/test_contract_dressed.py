@@ -24,6 +24,7 @@ from autotune.levers.text_encoders import TextEncoders
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload
 from tests.contract.families import CARD, FAMILIES, TILES, build, call_of, run
+from tests.contract.ledger import networks
 from tests.contract.test_contract_levers import Snapshot
 
 PLACEMENTS = {
@@ -137,6 +138,9 @@ class TestSaved:
         loaded = plain.from_pretrained(tmp_path)
         assert type(loaded) is plain
         loaded.set_progress_bar_config(disable=True)
+        for name, network in networks(build(family)).items():
+            saved = getattr(loaded, name).state_dict()
+            assert all(torch.equal(saved[key], tensor) for key, tensor in network.state_dict().items())
         # Weights read from a file are aligned otherwise in memory, and some CPUs' kernels then sum in another order.
         assert torch.allclose(run(family, loaded), image, rtol=0, atol=1e-5)
         assert torch.equal(run(family, pipe), image)
