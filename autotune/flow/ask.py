@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from autotune.errors import PlanError, nearest
 from autotune.flow.budget import Budget, budget_for, held_by
 from autotune.flow.choose import advice, choose
@@ -26,7 +24,8 @@ from autotune.probe.pipeline import present_device, require_pipeline
 from autotune.records.device import Device
 from autotune.records.front import Candidate, Front, Objective
 from autotune.records.host import Host
-from autotune.records.plan import KNOWN_VALUES, LANES, LEVERS, Plan, Quality
+from autotune.records.plan import LANES, LEVERS, Plan, Quality
+from autotune.records.values import invalid
 from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
 
@@ -221,12 +220,8 @@ def _check_values(keep: Mapping[str, Any]) -> None:
     for name, value in keep.items():
         try:
             Plan(**{name: value})
-        except ValidationError as error:
-            wanted = "; ".join(problem["msg"] for problem in error.errors(include_url=False))
-            if name in KNOWN_VALUES:
-                known = list(KNOWN_VALUES[name])
-                wanted = f"there are {', '.join(known)}; nearest: {nearest(str(value), known, 1)}"
-            raise PlanError(f"keep={{{name!r}: {value!r}}} is no value of this lever: {wanted}") from error
+        except PlanError as error:
+            raise invalid(name, value, asked=f"keep={{{name!r}: {value!r}}}") from error
 
 
 def _one_of(what: str, value: Any, known: tuple[str, ...]) -> None:

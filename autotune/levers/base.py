@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 
 from autotune.records.device import Device
+from autotune.records.halves import HalfPrecision
 from autotune.records.model import DenoiserFacts
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload
@@ -38,6 +39,10 @@ class Subject(NamedTuple):
     """What a weightless call showed of each denoiser, by component; empty where nobody has traced."""
     allowed: frozenset[str] = frozenset()
     """Approximations that the caller allows by name."""
+    known: HalfPrecision | None = None
+    """What is published about the model in half precision; None where nothing is."""
+    unloaded: bool = False
+    """Whether the pipeline is a model that is only named: its weights are loaded as the plan says."""
 
     @property
     def steps_are_small(self) -> bool:

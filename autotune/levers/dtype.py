@@ -1,21 +1,27 @@
-"""Precision: fp32 weights lowered to a half type. Weights in half precision are the user's choice and stay."""
+"""Precision: the weights of each network cast to fp32, fp16 or bf16, and the originals put back.
+
+Weights that are in half precision already are the owner's choice: they are cast only where the caller says so, or where the
+device cannot compute them (bf16 below compute capability 8.0).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
-from autotune.errors import PlanError
+from autotune.errors import PlanError, nearest
 from autotune.levers import _upstream
 from autotune.levers.adapters import Fused
 from autotune.levers.base import Domain, Lever, Subject, Undo, nothing, release_cache
+from autotune.levers.precisions import precisions
+from autotune.records.precision import AS_IS, Precision
 
 __all__ = ["Dtype"]
 
-_HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+_FLOATS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Dtype(Lever):
@@ -27,48 +33,51 @@ class Dtype(Lever):
 
     name = "dtype"
     summary = (
-        "fp32 weights to fp16 or bf16",
+        "weights to fp16, bf16 or fp32, by component",
         "half the memory, tensor cores",
         "tiny differences; RAM for the originals",
     )
 
     def domain(self, subject: Subject) -> Domain:
-        half = _half_type(subject)
-        if not _has_fp32(subject.pipe):
-            return Domain(
-                ("as_is",), "the weights are in half precision or quantised already, which is the owner's choice"
-            )
-        return Domain(("as_is", half), f"fp32 weights are lowered to {half} on this device")
+        found = precisions(subject)
+        return Domain(found.offered, found.reason)
 
     def check(self, subject: Subject, value: Any) -> None:
-        if value in _HALF and not _has_fp32(subject.pipe):
-            raise PlanError(f"dtype={value!r} cannot be applied: most weights are not fp32; what works is 'as_is'")
+        value = Precision(value)
+        parts = _upstream.networks(subject.pipe)
+        for name in value.components:
+            if name not in parts:
+                raise PlanError(
+                    f"dtype={value.written!r} names {name}, which {type(subject.pipe).__name__} has not; it has "
+                    f"{', '.join(parts)}; nearest: {nearest(name, list(parts), 1)}"
+                )
+        quantised = [
+            name
+            for name, part in parts.items()
+            if _is_quantised(part) and name in value.components and value.of(name) != AS_IS
+        ]
+        if quantised:
+            raise PlanError(
+                f"dtype={value.written!r} cannot be applied: the weights of {', '.join(quantised)} are quantised; "
+                f"what works is {quantised[0]}=as_is"
+            )
 
-    def read(self, pipe: Any) -> str:
-        return "as_is"
+    def read(self, pipe: Any) -> Precision:
+        return Precision()
 
     def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
-        if value == "as_is":
+        targets = _targets(subject.pipe, Precision(value))
+        if not targets:
             return nothing
-        parts = list(_upstream.networks(subject.pipe).values())
         fused = Fused(subject.pipe)
-        originals = _Originals(parts, _HALF[value]) if undo else None
-        lowered = WeakIdKeyDictionary()  # ties stay ties; originals may go as we cast
-        for part in parts:
-            kept = _upstream.kept_in_fp32(part, _HALF[value])
-            for path, module in part.named_modules():
-                for table in (module._parameters, module._buffers):
-                    for name, tensor in table.items():
-                        if tensor is None or tensor.dtype != torch.float32 or _is_kept(f"{path}.{name}", kept):
-                            continue
-                        if table is module._buffers and name in module._non_persistent_buffers_set:
-                            continue  # rotary frequencies: from_pretrained(dtype=...) leaves them in fp32 too
-                        if tensor not in lowered:
-                            lowered[tensor] = _cast(tensor, _HALF[value])
-                        table[name] = lowered[tensor]
-                        if originals is not None:
-                            full = f"{path}.{name}" if path else name
-                            originals.keep(_Place(part, full, table, name, tensor, lowered[tensor]))
+        originals = _Originals(targets) if undo else None
+        cast = WeakIdKeyDictionary()  # ties stay ties; originals may go as we cast
+        for place in _places(targets):
+            if place.original not in cast:
+                cast[place.original] = _cast(place.original, place.wanted)
+            place.table[place.name] = cast[place.original]
+            if originals is not None:
+                originals.keep(place, cast[place.original])
         if originals is None:
             return nothing
 
@@ -81,32 +90,57 @@ class Dtype(Lever):
 
 
 class _Place(NamedTuple):
-    """Where a tensor was lowered."""
+    """Where a tensor stands that is not in the precision it is to have."""
 
     part: torch.nn.Module
     path: str
     table: dict[str, Any]
     name: str
     original: torch.Tensor
-    lowered: torch.Tensor
+    wanted: torch.dtype
+
+
+def _targets(pipe: Any, precision: Precision) -> dict[torch.nn.Module, torch.dtype]:
+    """The networks that are to be cast. Quantised ones stay: what they hold is no float."""
+    parts = _upstream.networks(pipe).items()
+    named = {part: precision.of(name) for name, part in parts if not _is_quantised(part)}
+    return {part: _FLOATS[dtype] for part, dtype in named.items() if dtype != AS_IS}
+
+
+def _places(targets: Mapping[torch.nn.Module, torch.dtype]) -> Iterator[_Place]:
+    """Every tensor to cast, in the order of modules; a tied one in each of its places."""
+    for part, dtype in targets.items():
+        kept = () if dtype is torch.float32 else _upstream.kept_in_fp32(part, dtype)
+        for module_path, module in part.named_modules():
+            for table in (module._parameters, module._buffers):
+                for name, tensor in list(table.items()):
+                    path = f"{module_path}.{name}" if module_path else name
+                    if tensor is None or tensor.dtype not in _FLOATS.values():
+                        continue
+                    wanted = torch.float32 if _is_kept(path, kept) else dtype
+                    if name in module._non_persistent_buffers_set and tensor.dtype is torch.float32:
+                        continue  # rotary frequencies: from_pretrained(dtype=...) leaves them in fp32 too
+                    if tensor.dtype is not wanted:
+                        yield _Place(part, path, table, name, tensor, wanted)
 
 
 class _Originals:
     """Tensor objects that were replaced, waiting in RAM wherever they came from.
 
     What somebody else put into a network meanwhile stays there and gets the precision of the originals: a LoRA's weights, an
-    embedding with a row for a new token. Of such an embedding the rows that were only lowered are the original's again.
+    embedding with a row for a new token. Of such an embedding the rows that were only cast are the original's again.
     """
 
-    def __init__(self, parts: Sequence[torch.nn.Module], half: torch.dtype) -> None:
-        self._parts, self._half = parts, half
-        self._places: list[_Place] = []
+    def __init__(self, targets: Mapping[torch.nn.Module, torch.dtype]) -> None:
+        self._targets = targets
+        self._found = {part: _main_dtype(part) for part in targets}
+        self._places: list[tuple[_Place, torch.Tensor]] = []
         self._devices: list[tuple[torch.Tensor, torch.device]] = []
-        self._owners = WeakIdKeyDictionary({tensor: None for _, _, tensor in self._halves()})
+        self._owners = WeakIdKeyDictionary({tensor: None for _, _, tensor in self._cast_now()})
 
-    def keep(self, place: _Place) -> None:
+    def keep(self, place: _Place, cast: torch.Tensor) -> None:
         """Remembers the object and frees what it takes of a card."""
-        self._places.append(place)
+        self._places.append((place, cast))
         tensor = place.original
         if tensor.device.type not in {"cpu", "meta"}:
             self._devices.append((tensor, tensor.device))
@@ -114,72 +148,63 @@ class _Originals:
 
     def put_back(self) -> None:
         """The same objects in the same places on the same devices."""
-        at = {(place.part, place.path): place.original for place in self._places}
-        self._exchange()  # the lowered ones go first: a card need not hold both
-        for part, path, tensor in self._halves():
+        at = {(place.part, place.path): place.original for place, _ in self._places}
+        self._exchange()  # the cast ones go first: a card need not hold both
+        for part, path, tensor in self._cast_now():
             if tensor not in self._owners:
-                tensor.data = _raised(tensor.data, at.get((part, path)))
+                tensor.data = _as_found(tensor.data, at.get((part, path)), self._found[part])
         for device in {device for _, device in self._devices}:
             release_cache(device)
         for tensor, device in self._devices:
             tensor.data = tensor.data.to(device)
 
     def _exchange(self) -> None:
-        for place in self._places:
-            resized = place.lowered.shape != place.original.shape  # transformers does so within the same parameter
-            if place.table.get(place.name) is place.lowered and not resized:
+        for place, cast in self._places:
+            resized = cast.shape != place.original.shape  # transformers does so within the same parameter
+            if place.table.get(place.name) is cast and not resized:
                 place.table[place.name] = place.original
         self._places = []
 
-    def _halves(self) -> list[tuple[torch.nn.Module, str, torch.Tensor]]:
-        return [
-            (part, path, tensor)
-            for part in self._parts
-            for path, tensor in (*part.named_parameters(), *part.named_buffers())
-            if tensor.dtype == self._half
-        ]
+    def _cast_now(self) -> Iterator[tuple[torch.nn.Module, str, torch.Tensor]]:
+        """What has the precision that its network was cast to."""
+        for part, dtype in self._targets.items():
+            for path, tensor in (*part.named_parameters(), *part.named_buffers()):
+                if tensor.dtype is dtype:
+                    yield part, path, tensor
 
 
-def _raised(tensor: torch.Tensor, original: torch.Tensor | None) -> torch.Tensor:
-    """A newcomer in fp32, with the rows of what was in its place where they differ in nothing but precision."""
-    raised = tensor.to(torch.float32)
+def _main_dtype(part: torch.nn.Module) -> torch.dtype:
+    """The float type of most of its weights."""
+    sizes = dict.fromkeys(_FLOATS.values(), 0)
+    for tensor in part.parameters():
+        if tensor.dtype in sizes:
+            sizes[tensor.dtype] += tensor.numel()
+    return max(sizes, key=lambda dtype: sizes[dtype])
+
+
+def _as_found(tensor: torch.Tensor, original: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+    """A newcomer in the precision of the originals, with the rows of what was in its place where they differ in nothing but
+    precision."""
+    fitting = tensor.to(dtype if original is None else original.dtype)
     if original is not None and tensor.dim() > 1 and tensor.shape[1:] == original.shape[1:] and not tensor.is_meta:
         rows = min(len(tensor), len(original))
         before = original.detach()[:rows].to(tensor.device)
         same = (before.to(tensor.dtype) == tensor[:rows]).flatten(1).all(dim=1).view(-1, *[1] * (tensor.dim() - 1))
-        raised[:rows] = torch.where(same, before, raised[:rows])  # no indexing by a mask: a twin has no values
-    return raised
+        fitting[:rows] = torch.where(same, before, fitting[:rows])  # no indexing by a mask: a twin has no values
+    return fitting
 
 
-def _has_fp32(pipe: Any) -> bool:
-    """Whether most weights are fp32: a VAE that its owner left in fp32 beside a half denoiser stays so."""
-    sizes = {True: 0, False: 0}
-    for part in _upstream.networks(pipe).values():
-        for parameter in part.parameters():
-            sizes[parameter.dtype == torch.float32] += parameter.numel()
-    return sizes[True] > sizes[False]
+def _is_quantised(part: torch.nn.Module) -> bool:
+    return bool(getattr(part, "is_quantized", False))
 
 
-def _half_type(subject: Subject) -> str:
-    """The half type that some networks have already; else fp16 for UNets, which were published in it, and bf16 for
-    transformers, whose activations may overflow fp16, wherever the device computes it."""
-    present = {p.dtype for part in _upstream.networks(subject.pipe).values() for p in part.parameters()}
-    for name, dtype in _HALF.items():
-        if dtype in present:
-            return name
-    convolutional = any("UNet" in type(part).__name__ for part in _upstream.networks(subject.pipe).values())
-    if subject.device.kind == "cpu":
-        return "bfloat16"
-    return "float16" if convolutional or not subject.device.supports_bf16 else "bfloat16"
-
-
-def _is_kept(path: str, patterns: tuple[str, ...]) -> bool:
+def _is_kept(path: str, patterns: Sequence[str]) -> bool:
     return any(f".{pattern}." in f".{path}." for pattern in patterns)
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     with torch.no_grad():
-        lowered = tensor.detach().to(dtype)
+        cast = tensor.detach().to(dtype)
     if isinstance(tensor, torch.nn.Parameter):
-        return torch.nn.Parameter(lowered, requires_grad=tensor.requires_grad)
-    return lowered
+        return torch.nn.Parameter(cast, requires_grad=tensor.requires_grad)
+    return cast

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from autotune.errors import PlanError
 from autotune.records import snippets
 from autotune.records.plan import GroupOffload, Plan, group_offload
+from autotune.records.precision import AS_IS, Precision
 from autotune.records.rules import conflict
 
 __all__ = ["code_of"]
@@ -98,10 +99,11 @@ def _filled(template: str, **values: Any) -> str:
 
 
 def _precision(plan: Plan) -> Iterator[_Part]:
-    if plan.dtype != "as_is":
-        says = f"fp32 weights to {plan.dtype}, but for those that the classes of the models want in fp32"
-        weak = snippets.WEAK.rstrip() if plan.dtype == "bfloat16" else ""
-        yield _Part("dtype", says, _filled(snippets.CAST, dtype=plan.dtype, weak=weak))
+    if plan.dtype != Precision():
+        says = f"Weights to {plan.dtype}, but for those that the classes of the models want in fp32"
+        dtypes = {name: dtype for name, dtype in plan.dtype.items() if dtype != AS_IS}
+        names = ", ".join(f'"{name}": torch.{dtype}' for name, dtype in dtypes.items())
+        yield _Part("dtype", says, _filled(snippets.CAST, precision=f"{{{names}}}"))
     if plan.tf32:
         says = "TF32 for fp32 matrix products of the whole process"
         yield _Part("tf32", says, 'torch.set_float32_matmul_precision("high")')

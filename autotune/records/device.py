@@ -54,6 +54,8 @@ class Device(Record):
     """What it sustains, where that was measured; None to go by its architecture."""
     learned: Multipliers | None = None
     """What calls on it have taught, which is in `speed` already; None for a card as it was described or measured."""
+    fp16_fails: bool = False
+    """Known to give black images in fp16 (GTX 16 and its relatives)."""
     source: Literal["catalogue", "probed", "assumed"] = "catalogue"
     """Where the facts come from: the catalogue, this machine, or a guess from the compute capability."""
     notes: tuple[str, ...] = ()

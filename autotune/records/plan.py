@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, StrictBool
+from pydantic import Field, StrictBool, ValidationError, model_validator
 
+from autotune.errors import PlanError, nearest
 from autotune.records.base import Record
+from autotune.records.precision import Precision
+from autotune.records.values import invalid, spelled
 
 __all__ = [
     "DECODE_LEVERS",
@@ -23,6 +26,7 @@ __all__ = [
 
 Quality = Literal["exact", "near", "int8", "int4"]
 LANES: tuple[Quality, ...] = ("exact", "near", "int8", "int4")
+_HALVES = ("float16", "bfloat16")
 
 KNOWN_VALUES: dict[str, tuple[str, ...]] = {
     "attention": ("as_is", "sdpa", "xformers", "sliced:auto", "sliced:max", "sliced:4", "vanilla", "backend:flash"),
@@ -45,8 +49,8 @@ class Plan(Record):
     {'offload': 'model'}
     """
 
-    dtype: Literal["as_is", "float16", "bfloat16"] = "as_is"
-    """Precision to which fp32 weights are lowered. Weights that are in half precision already are left alone."""
+    dtype: Precision = Precision()
+    """Precision of the weights: "fp32", "fp16", "bf16" or "as_is", for all networks or by component ("fp16, vae=fp32")."""
     tf32: StrictBool = False
     """TF32 for fp32 matrix products (compute capability 8.0 and later)."""
     channels_last: StrictBool = False
@@ -76,6 +80,23 @@ class Plan(Record):
     id: str = "p0"
     """Its name within a front."""
 
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            name = str(error.errors(include_url=False)[0]["loc"][0])
+            if name not in LEVERS:
+                raise PlanError(f"Plan has no lever {name!r}; nearest: {nearest(name, list(LEVERS), 1)}") from error
+            raise invalid(name, values.get(name)) from error
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled(cls, values: Any) -> Any:
+        """Words such as "on" and "none" stand for what they mean."""
+        if not isinstance(values, dict):
+            return values
+        return {name: spelled(name, value) if name in LEVERS else value for name, value in values.items()}
+
     @property
     def values(self) -> dict[str, Any]:
         """The value of each lever."""
@@ -101,7 +122,8 @@ class Plan(Record):
         """0 exact, 1 near, 2 near with a VAE in tiles or runs of frames: those are taken only where nothing else fits."""
         if self.vae_tiling is not False or self.vae_framewise:
             return 2
-        return int(self.dtype != "as_is" or self.tf32 or self.channels_last or is_approximate(self.attention))
+        lowered = not self.dtype.dtypes.isdisjoint(_HALVES)
+        return int(lowered or self.tf32 or self.channels_last or is_approximate(self.attention))
 
     def same_as(self, other: Plan) -> bool:
         """Whether both plans pull the same levers, whatever their names and reasons."""

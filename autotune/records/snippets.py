@@ -22,7 +22,6 @@ __all__ = [
     "STAY",
     "TILING",
     "TRACE",
-    "WEAK",
 ]
 
 # Names that are imported, and where from; "" for whole modules.
@@ -62,21 +61,30 @@ text_encoders = [part for name, part in networks.items() if name.startswith("tex
 }
 
 CAST = """
-def kept_in_fp32(part):
+precision = $precision
+floats = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def kept_in_fp32(part, dtype):
+    if dtype == torch.float32:
+        return ()
     weak = getattr(part, "_keep_in_fp32_modules", None) or ()
-    strict = getattr(part, "_keep_in_fp32_modules_strict", None) or ()$weak
+    strict = getattr(part, "_keep_in_fp32_modules_strict", None) or ()
+    if type(part).__module__.startswith("transformers") and dtype != torch.float16:
+        weak = ()  # transformers keeps these for float16 only
     return (*weak, *strict)
 
 
-for part in networks.values():
-    kept = kept_in_fp32(part)
-    for name, tensor in part.state_dict(keep_vars=True).items():  # tied weights are one object, and stay tied
-        if tensor.dtype == torch.float32 and not any(f".{one}." in f".{name}." for one in kept):
-            tensor.data = tensor.data.to(torch.$dtype)
-"""
-WEAK = """
-    if type(part).__module__.startswith("transformers"):
-        weak = ()  # transformers keeps these for float16 only
+for network, part in networks.items():
+    dtype = precision.get(network, precision.get("default"))
+    if dtype is None or getattr(part, "is_quantized", False):
+        continue
+    kept, saved = kept_in_fp32(part, dtype), part.state_dict()
+    for name, tensor in (*part.named_parameters(), *part.named_buffers()):  # tied weights are one object, and stay tied
+        wanted = torch.float32 if any(f".{one}." in f".{name}." for one in kept) else dtype
+        is_frequency = name not in saved and tensor.dtype == torch.float32  # rotary: stays in fp32
+        if tensor.dtype in floats and not is_frequency:
+            tensor.data = tensor.data.to(wanted)
 """
 CHANNELS_LAST = """
 for part in networks.values():

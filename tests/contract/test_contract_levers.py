@@ -300,12 +300,15 @@ class TestRefusals:
         before.assert_same(pipe)
         return str(caught.value)
 
-    def test_half_precision_is_the_owners_choice(self):
+    def test_precision_is_of_networks_that_are_there_and_not_quantised(self):
         pipe = build("sd")
-        for part in _upstream.networks(pipe).values():
-            part.to(torch.float16)
-        assert self.refused(pipe, Plan(dtype="bfloat16")) == (
-            "dtype='bfloat16' cannot be applied: most weights are not fp32; what works is 'as_is'"
+        names = "it has vae, text_encoder, unet; nearest: unet"
+        assert self.refused(pipe, Plan(dtype="unt=fp16")) == (
+            f"dtype='as_is, unt=float16' names unt, which StableDiffusionPipeline has not; {names}"
+        )
+        pipe.unet.is_quantized = True
+        assert self.refused(pipe, Plan(dtype="unet=fp16")) == (
+            "dtype='as_is, unet=float16' cannot be applied: the weights of unet are quantised; what works is unet=as_is"
         )
 
     def test_tf32_needs_tensor_cores(self):
