@@ -46,7 +46,11 @@ class DoesNotFitError(AutotuneError):
 
 
 class UnknownGpuError(AutotuneError, LookupError):
-    """A GPU name that the catalogue does not hold, or holds with several memory sizes."""
+    """A GPU name that the catalogue does not hold, or that several cards have, which are then its `choices`."""
+
+    def __init__(self, message: str, *, choices: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.choices = choices
 
 
 class NoAcceleratorError(AutotuneError, RuntimeError):

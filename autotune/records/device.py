@@ -30,6 +30,8 @@ class Device(Record):
     """All of its memory."""
     free_bytes: int | None = None
     """What is free now, this process's own reclaimable pool included; None for a card that is not here."""
+    shares_ram: bool = False
+    """The host's RAM is this same memory (GB10): one budget for both, and offloading frees nothing."""
     bandwidth_bytes_per_s: float
     """Peak memory bandwidth."""
     fp32_flops_per_s: float
@@ -42,6 +44,8 @@ class Device(Record):
     """Dense bf16 rate with fp32 accumulation."""
     fp8_flops_per_s: float | None = None
     """Dense fp8 rate with fp32 accumulation."""
+    fp16_fails: bool = False
+    """Known to compute NaN in fp16, which gives black images (GTX 16 and its kin, Turing without tensor cores)."""
     pcie_generation: int | None = None
     """Link generation."""
     pcie_width: int | None = None
@@ -73,6 +77,11 @@ class Device(Record):
     def fp8(self) -> bool:
         """Tensor cores take fp8 (compute capability 8.9 and later)."""
         return self.fp8_flops_per_s is not None
+
+    @property
+    def consumer(self) -> bool:
+        """A GeForce or laptop card, by its name: what stands in a machine of its owner's, not in a server."""
+        return any(word in self.name.casefold() for word in ("geforce", "laptop"))
 
     @property
     def supports_bf16(self) -> bool:
