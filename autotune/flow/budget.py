@@ -1,23 +1,25 @@
-"""Caps: what was asked, what is there, and the smaller of the two."""
+"""Caps: what was asked, what is there, and the smaller of the two. RAM is always one of them."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from autotune.errors import PlanError
+from autotune.probe.assumed import assumed_ram_bytes
 from autotune.records.base import Record
 from autotune.records.device import Device
 from autotune.records.host import Host
 from autotune.units import parse_bytes, size
 
-__all__ = ["Budget", "Held", "budget_for", "held_by"]
+__all__ = ["Budget", "Held", "assumed_host", "budget_for", "held_by"]
 
 
 class Budget(Record):
-    """What a plan may use. `ram_bytes` is None for a machine that is not this one."""
+    """What a plan may use."""
 
     vram_bytes: int
     """Ceiling of the process on the device."""
-    ram_bytes: int | None
+    ram_bytes: int
     """Ceiling of weights in RAM."""
     note: str = ""
     """How a cap was clamped, in one line."""
@@ -56,15 +58,32 @@ def _allocated_bytes(device: Device) -> int:
     return torch.cuda.memory_allocated(device.torch_device) if torch.cuda.is_initialized() else 0  # type: ignore[no-untyped-call]
 
 
+def assumed_host(device: Device, ram: str | int | None) -> Host:
+    """The machine around a card that is not here: with the RAM that was stated, else as much as is usual beside such a card.
+
+    Raises:
+        BadSizeError: a RAM that is not a size.
+
+    >>> from autotune.probe.catalog import card
+    >>> assumed_host(card("RTX 4060"), None).ram_available_bytes, assumed_host(card("RTX 4060"), "16GB").source
+    (32000000000, 'stated')
+    """
+    ram_bytes = assumed_ram_bytes(device) if ram is None else parse_bytes(ram, name="ram")
+    if device.shares_ram:
+        ram_bytes = min(ram_bytes, device.total_bytes)
+    source: Any = "assumed" if ram is None else "stated"
+    return Host(ram_total_bytes=ram_bytes, ram_available_bytes=ram_bytes, source=source)
+
+
 def budget_for(
     device: Device,
-    host: Host | None,
+    host: Host,
     *,
     max_vram: str | int | None,
     max_ram: str | int | None,
     held: Held = Held(0, 0),  # noqa: B008 - immutable
 ) -> Budget:
-    """The caps for a device; `host` is None when planning for a card that is not here.
+    """The caps for a device in a machine.
 
     A cap above the card, or above what is free now, is clamped. Without one, all that is free may be used: every estimate
     carries its own margin.
@@ -80,7 +99,16 @@ def budget_for(
     note = ""
     if asked is not None and asked > there:
         note = f"max_vram={size(asked)} is more than {what} ({size(there)}): planned for {size(there)}"
-    free_ram = None if host is None else host.ram_available_bytes + held.ram_bytes
-    ram = asked_ram if free_ram is None else min(asked_ram or free_ram, free_ram)
+    free_ram = host.ram_available_bytes + held.ram_bytes
+    ram = min(asked_ram or free_ram, free_ram)
+    if host.assumed and asked_ram is not None:
+        ram = asked_ram  # the only thing that is known of that machine
     cap = there if asked is None else min(max(asked - held.others_bytes, 0), there)
     return Budget(vram_bytes=cap, ram_bytes=ram, note=note)
+
+
+def ram_stated_for_nothing(gpu: object, ram: object) -> PlanError | None:
+    """The error where RAM is stated of this machine, which is measured."""
+    if ram is None or gpu is not None:
+        return None
+    return PlanError(f"ram={ram!r} states the RAM of a machine that is not here; add gpu=, or give max_ram= as a cap for this one")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -27,10 +27,12 @@ class Candidate(Record):
     plan: Plan
     estimate: Estimate
 
-    def fits(self, max_vram_bytes: int | None, max_ram_bytes: int | None) -> bool:
-        """Whether it stays under both budgets, its error bar included."""
-        vram_ok = max_vram_bytes is None or self.estimate.needed_bytes <= max_vram_bytes
-        return vram_ok and (max_ram_bytes is None or self.estimate.host_ram_bytes <= max_ram_bytes)
+    def fits(self, max_vram_bytes: int | None, max_ram_bytes: int | None, *, one_memory: bool = False) -> bool:
+        """Whether it stays under both budgets, its error bar included; `one_memory` where card and host share theirs."""
+        estimate = self.estimate
+        needed_bytes = estimate.needed_bytes + (estimate.host_ram_bytes if one_memory else 0)
+        vram_ok = max_vram_bytes is None or needed_bytes <= max_vram_bytes
+        return vram_ok and (max_ram_bytes is None or estimate.host_ram_bytes <= max_ram_bytes)
 
 
 class Front(Record):
@@ -51,8 +53,14 @@ class Front(Record):
     """How many plans were estimated."""
     denoisers: dict[str, DenoiserFacts] = {}
     """What the trace showed of each denoiser: what a split batch must know, and nobody need trace again."""
-    baseline: Candidate | None = None
-    """The plan to compare with: model offload where the pipeline has it, else everything resident."""
+    usual: tuple[Candidate, ...] = ()
+    """What a careful user would type without autotune, in each lane: half precision and one of diffusers' documented modes."""
+    named: tuple[Candidate, ...] = ()
+    """Plans in a precision that is not known to give right images here: named in answers, taken only where it is fixed."""
+    caution: str = ""
+    """What is known about that precision, in a clause."""
+    parameters: int = 0
+    """Of the whole model: what quantised weights would take."""
 
     def __getitem__(self, plan_id: str) -> Candidate:
         for candidate in self.candidates:
@@ -82,19 +90,43 @@ class Front(Record):
         A VAE in tiles or runs of frames changes the image, so it is taken only where nothing else fits. `calls` is how many are
         to come (the workload's, if None): what the first takes longer is spread over them.
         """
+        lane = LANES.index(quality)
+        mine = [candidate for candidate in self.candidates if LANES.index(candidate.plan.lane) <= lane]
+        return self._choice(mine, max_vram, max_ram, objective, calls)
+
+    def best_named(self, *, max_vram: str | int | None = None, max_ram: str | int | None = None) -> Candidate | None:
+        """The fastest under the caps of the plans whose precision is not known to give right images here."""
+        return self._choice(self.named, max_vram, max_ram, "latency", None)
+
+    def against(
+        self, *, max_vram: str | int | None = None, max_ram: str | int | None = None, quality: Quality = "near"
+    ) -> Candidate | None:
+        """What a careful user would type in that lane: model offload if it fits, else the fastest documented mode that does, else
+        the smallest."""
+        lane = max((c.plan.lane for c in self.usual if LANES.index(c.plan.lane) <= LANES.index(quality)), default=None,
+                   key=LANES.index)  # fmt: skip
+        mine = [candidate for candidate in self.usual if candidate.plan.lane == lane]
+        model = [candidate for candidate in mine if candidate.plan.offload == "model"]
+        fitting = [c for c in (self._choice(pool, max_vram, max_ram, "latency", None) for pool in (model, mine)) if c]
+        return fitting[0] if fitting else min(mine, key=lambda c: c.estimate.needed_bytes, default=None)
+
+    def _choice(
+        self,
+        pool: Sequence[Candidate],
+        max_vram: str | int | None,
+        max_ram: str | int | None,
+        objective: Objective,
+        calls: int | None,
+    ) -> Candidate | None:
         vram_bytes = None if max_vram is None else parse_bytes(max_vram, name="max_vram")
         ram_bytes = None if max_ram is None else parse_bytes(max_ram, name="max_ram")
-        fitting = [
-            candidate
-            for candidate in self.candidates
-            if candidate.fits(vram_bytes, ram_bytes) and LANES.index(candidate.plan.lane) <= LANES.index(quality)
-        ]
-        pool = [candidate for candidate in fitting if candidate.plan.quality_rank < 2] or fitting
-        if not pool:
+        fitting = [c for c in pool if c.fits(vram_bytes, ram_bytes, one_memory=self.device.shares_ram)]
+        chosen = [candidate for candidate in fitting if candidate.plan.quality_rank < 2] or fitting
+        if not chosen:
             return None
         if objective == "memory":
-            return min(pool, key=lambda candidate: (candidate.estimate.process_bytes, candidate.estimate.latency_s))
-        return preferred(pool, calls or self.workload.calls)
+            return min(chosen, key=lambda candidate: (candidate.estimate.process_bytes, candidate.estimate.latency_s))
+        return preferred(chosen, calls or self.workload.calls)
 
     def ladder(self, *, quality: Quality = "near", calls: int | None = None) -> tuple[Candidate, ...]:
         """The candidates that `best` answers with as the cap falls, from the fastest to the smallest."""
@@ -102,17 +134,20 @@ class Front(Record):
         steps = [self.best(max_vram=cap, quality=quality, calls=calls) for cap in caps]
         return tuple({step.plan.id: step for step in steps if step is not None}.values())
 
-    def smallest(self, *, quality: Quality = "near") -> Candidate:
-        """The candidate of that lane that needs the least of the device, whatever its RAM."""
+    def smallest(self, *, quality: Quality = "near", max_ram: str | int | None = None) -> Candidate:
+        """The candidate of that lane that needs the least of the device; where none keeps `max_ram`, whatever its RAM."""
+        ram_bytes = None if max_ram is None else parse_bytes(max_ram, name="max_ram")
         lane = [c for c in self.candidates if LANES.index(c.plan.lane) <= LANES.index(quality)] or list(self.candidates)
-        return min(lane, key=lambda candidate: candidate.estimate.needed_bytes)
+        kept = [candidate for candidate in lane if candidate.fits(None, ram_bytes)] or lane
+        return min(kept, key=lambda candidate: candidate.estimate.needed_bytes)
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row a candidate: id, levers, bytes and seconds."""
         return [
             {
                 "id": candidate.plan.id,
-                **{lever: getattr(candidate.plan, lever) for lever in LEVERS},
+                **{lever: getattr(candidate.plan, lever) for lever in LEVERS if lever != "dtype"},
+                "dtype": candidate.plan.dtype.written,
                 "lane": candidate.plan.lane,
                 "process_bytes": candidate.estimate.process_bytes,
                 "needed_bytes": candidate.estimate.needed_bytes,
