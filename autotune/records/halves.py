@@ -6,8 +6,9 @@ from typing import Literal
 
 from autotune.records.base import Record
 
-__all__ = ["HalfName", "HalfPrecision"]
+__all__ = ["DtypeName", "HalfName", "HalfPrecision"]
 
+DtypeName = Literal["float32", "float16", "bfloat16"]
 HalfName = Literal["float16", "bfloat16"]
 
 
@@ -37,6 +38,7 @@ class HalfPrecision(Record):
     """Where that is written: an address, or a file of a public repository."""
 
     @property
-    def documented(self) -> dict[str, str]:
+    def documented(self) -> dict[str, DtypeName]:
         """The precision of each component in documented use, in the form of diffusers' own `torch_dtype` argument."""
-        return {"default": self.half, **self.beside, **dict.fromkeys(self.kept_fp32, "float32")}
+        kept: dict[str, DtypeName] = dict.fromkeys(self.kept_fp32, "float32")
+        return {"default": self.half, **self.beside, **kept}

@@ -9,34 +9,38 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from importlib import import_module
+from importlib.util import find_spec
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from autotune.errors import PipelineError
-from autotune.zoo.recipes import ComponentRecipe, DtypeName, Recipe, require_pipeline
+from autotune.records.halves import DtypeName
+from autotune.zoo.precisions import Wanted, chosen
+from autotune.zoo.recipes import ComponentRecipe, PlainRecipe, Recipe, require_pipeline
 from autotune.zoo.tokenizers import stand_in
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
-__all__ = ["assemble", "build", "class_of", "common", "component", "network", "quiet"]
+__all__ = ["assemble", "build", "class_of", "component", "network", "quiet"]
 
 
-def build(recipe: Recipe, *, dtype: DtypeName | None = None) -> DiffusionPipeline:
+def build(recipe: Recipe, *, dtype: Wanted | None = None) -> DiffusionPipeline:
     """The recipe's pipeline on the meta device, silent and without a progress bar.
 
     Args:
         recipe: what to build.
-        dtype: precision of all networks; None for the published one, or for `common` where there are several.
+        dtype: precision of all networks, or by component with "default" for those that are not named (else they are as
+            published); None for `Recipe.as_loaded`.
 
     Raises:
-        PipelineError: the model is no pipeline, or the installed libraries build a component with another number of
-            parameters.
+        PipelineError: the model is no pipeline, needs a package that is not installed or has no such component, or the
+            installed libraries build a component with another number of parameters.
 
     >>> from autotune.zoo.recipes import find
     >>> pipe = build(find("sd15"))
@@ -44,8 +48,18 @@ def build(recipe: Recipe, *, dtype: DtypeName | None = None) -> DiffusionPipelin
     ('meta', 859520964)
     """
     require_pipeline(recipe)
-    wanted = dtype or common({part.dtype for part in recipe.components})
-    return assemble(recipe, {part.name: component(recipe, part.name, dtype=wanted) for part in recipe.components})
+    _require_packages(recipe)
+    wanted = chosen(dtype, [part.name for part in recipe.components], model=recipe.name) or recipe.as_loaded
+    precisions = recipe.precisions(wanted)
+    return assemble(recipe, {name: component(recipe, name, dtype=precision) for name, precision in precisions.items()})
+
+
+def _require_packages(recipe: Recipe) -> None:
+    missing = [package for package in recipe.requires if find_spec(package) is None]
+    if missing:
+        raise PipelineError(
+            f"{recipe.name} needs the package {missing[0]}, which is not installed; pip install {' '.join(missing)}"
+        )
 
 
 def assemble(recipe: Recipe, networks: Mapping[str, Any]) -> DiffusionPipeline:
@@ -56,15 +70,18 @@ def assemble(recipe: Recipe, networks: Mapping[str, Any]) -> DiffusionPipeline:
 
         parts = dict(networks)
         for tokenizer in recipe.tokenizers:
-            encoder = parts.get(tokenizer.name.replace("tokenizer", "text_encoder"), parts["text_encoder"])
             parts[tokenizer.name] = stand_in(
-                tokenizer.class_name, tokenizer.model_max_length, encoder.config, pad_token=tokenizer.pad_token
+                tokenizer.class_name,
+                tokenizer.model_max_length,
+                _encoder_of(tokenizer.name, parts).config,
+                pad_token=tokenizer.pad_token,
             )
-        for name, class_name in recipe.image_processors.items():
-            parts[name] = getattr(transformers, class_name)()
+        for name, made in recipe.image_processors.items():
+            described = made if isinstance(made, PlainRecipe) else PlainRecipe(class_name=made, arguments={})
+            parts[name] = getattr(transformers, described.class_name)(**described.arguments)
+        parts |= {name: _plain(described) for name, described in recipe.plain.items()}
         if recipe.scheduler is not None:
-            scheduler = getattr(diffusers, recipe.scheduler.class_name)
-            parts["scheduler"] = scheduler.from_config(deepcopy(recipe.scheduler.arguments))
+            parts["scheduler"] = _plain(recipe.scheduler)
         pipeline_class = getattr(diffusers, recipe.pipeline_class or "")
         absent = dict.fromkeys(
             signature(pipeline_class.__init__).parameters.keys() & pipeline_class._optional_components
@@ -74,13 +91,16 @@ def assemble(recipe: Recipe, networks: Mapping[str, Any]) -> DiffusionPipeline:
     return pipe
 
 
-def common(dtypes: Collection[str]) -> DtypeName:
-    """The precision in which networks that are published in these run together: half, if any of them is.
+def _encoder_of(tokenizer: str, parts: Mapping[str, Any]) -> Any:
+    """The network that reads what this tokenizer writes: "tokenizer_2" is named like its encoder, "pe_tokenizer" after it."""
+    names = (tokenizer.replace("tokenizer", "text_encoder"), tokenizer.removesuffix("_tokenizer"), "text_encoder")
+    return next(parts[name] for name in (*names, "text_encoder_2") if name in parts)
 
-    >>> common({"float32", "bfloat16"})
-    'bfloat16'
-    """
-    return next(name for name in ("bfloat16", "float16", "float32") if name in dtypes)
+
+def _plain(described: PlainRecipe) -> Any:
+    import diffusers
+
+    return getattr(diffusers, described.class_name).from_config(deepcopy(described.arguments))
 
 
 def component(recipe: Recipe, name: str, *, dtype: DtypeName | None = None) -> torch.nn.Module:
@@ -95,7 +115,7 @@ def component(recipe: Recipe, name: str, *, dtype: DtypeName | None = None) -> t
     """
     with quiet():
         part = recipe.component(name)
-        module = network(class_of(part), part.arguments, dtype=dtype or part.dtype)
+        module = network(class_of(part), part.arguments, dtype=dtype or part.dtype, **part.init_arguments)
     found = sum(parameter.numel() for parameter in module.parameters())
     if found != part.parameters:
         version = import_module(part.library).__version__
@@ -111,7 +131,7 @@ def class_of(part: ComponentRecipe) -> Any:
     return getattr(import_module(part.module or part.library), part.class_name)
 
 
-def network(cls: Any, configuration: Mapping[str, Any], *, dtype: str) -> torch.nn.Module:
+def network(cls: Any, configuration: Mapping[str, Any], *, dtype: str, **init_arguments: bool) -> torch.nn.Module:
     """A diffusers or transformers model on the meta device, in the precisions `from_pretrained(dtype=...)` gives it."""
     import torch
     from transformers import PreTrainedModel
@@ -125,9 +145,11 @@ def network(cls: Any, configuration: Mapping[str, Any], *, dtype: str) -> torch.
             for part in (config, *(getattr(config, name) for name in config.sub_configs)):
                 if part is not None:
                     part.dtype = wanted  # a part that is made from its own configuration takes its type from there
-            module = cls(config)
-        else:
+            module = cls(config, **init_arguments)
+        elif hasattr(cls, "from_config"):
             module = cls.from_config(values)
+        else:  # a part of a network, such as the projection of an IP-Adapter
+            module = cls(**values)
     for parameter in _kept_fp32(module, wanted):
         parameter.data = parameter.data.float()
     if any(parameter.device.type != "meta" for parameter in module.parameters()):
@@ -146,7 +168,7 @@ def _kept_fp32(module: Any, dtype: torch.dtype) -> list[torch.nn.Parameter]:
 
     if dtype is torch.float32:
         return []
-    patterns = set(module._keep_in_fp32_modules or ())
+    patterns = set(getattr(module, "_keep_in_fp32_modules", None) or ())
     if not isinstance(module, PreTrainedModel):
         return [weight for name, weight in module.named_parameters() if not patterns.isdisjoint(name.split("."))]
     strict = set(module._keep_in_fp32_modules_strict or ())

@@ -1,8 +1,8 @@
 """A pipeline from a local folder that holds only its JSON configuration files.
 
 `read` checks the files without torch, so that a profile is found before anything is built; `build_folder` makes what
-`from_pretrained` would make of the same folder with its weights, precision included. What only the weights could tell
-(the precision where no configuration states it) is taken as float32, the libraries' own default.
+`from_pretrained` would make of the same folder with its weights, each component in the precision of its files, where they
+are there, or that its configuration states. `networks` says in which of these the components run together.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any, get_args
 from autotune.errors import PipelineError, nearest
 from autotune.records.base import Record
 from autotune.zoo import untrusted
+from autotune.zoo.agreed import agreed
 from autotune.zoo.build import network, quiet
+from autotune.zoo.precisions import Wanted, chosen
 from autotune.zoo.recipes import DtypeName, content_key
+from autotune.zoo.stored import stored_dtype
 from autotune.zoo.tokenizers import stand_in
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-__all__ = ["CONFIG_FILES", "INDEX", "Sources", "build_folder", "read", "source_key"]
+__all__ = ["CONFIG_FILES", "INDEX", "Sources", "build_folder", "networks", "read", "source_key"]
 
 INDEX = "model_index.json"
 MODEL, SCHEDULER, PROCESSOR = "config.json", "scheduler_config.json", "preprocessor_config.json"
@@ -46,11 +49,13 @@ class Sources(Record):
     """`model_index.json`."""
     configs: dict[str, dict[str, Any]]
     """The components' files by relative name, for example "unet/config.json"."""
+    stored: dict[str, DtypeName] = {}
+    """The precision of the components' weights, of those that are there."""
 
 
 def source_key(sources: Sources) -> str:
-    """Hash of the configuration files as found; needs no torch."""
-    return content_key({INDEX: sources.index, **sources.configs})
+    """Hash of the configuration files and stored precisions as found; needs no torch."""
+    return content_key({INDEX: sources.index, **sources.configs, **({"": sources.stored} if sources.stored else {})})
 
 
 def read(path: str | Path) -> Sources:
@@ -70,10 +75,14 @@ def read(path: str | Path) -> Sources:
         raise PipelineError(f"'{path}' holds no {INDEX}; give the folder of a whole pipeline, not of one component")
     index = untrusted.load(folder, INDEX)
     configs: dict[str, dict[str, Any]] = {}
+    stored: dict[str, DtypeName] = {}
     missing = []
     for name, (_, class_name) in _components(index).items():
         present = [file for file in CONFIG_FILES if (folder / name / file).is_file()]
-        configs |= {f"{name}/{file}": untrusted.load(folder, f"{name}/{file}") for file in present}
+        for file in present:
+            configs[f"{name}/{file}"] = untrusted.load(folder, f"{name}/{file}", unbounded=file == SCHEDULER)
+        found = stored_dtype(folder, name) if _described_by(class_name) == MODEL else None
+        stored |= {name: found} if found else {}
         needed = _described_by(class_name)
         if needed != TOKENIZER and needed not in present:
             missing.append(f"{name}/{needed}")
@@ -81,14 +90,19 @@ def read(path: str | Path) -> Sources:
         raise PipelineError(
             f"'{path}' lacks {', '.join(missing)}, named by its {INDEX}; copy the JSON files of the whole pipeline"
         )
-    return Sources(path=str(path), index=index, configs=configs)
+    return Sources(path=str(path), index=index, configs=configs, stored=stored)
 
 
-def build_folder(sources: Sources, *, dtype: DtypeName | None = None) -> DiffusionPipeline:
+def build_folder(sources: Sources, *, dtype: Wanted | None = None) -> DiffusionPipeline:
     """The pipeline on the meta device, as `from_pretrained(path, dtype=dtype)` would load it with its weights.
 
+    Args:
+        sources: what `read` found.
+        dtype: precision of all networks, or by component with "default" for the others; what neither names is in the
+            precision of its files, or that its configuration states, or float32, the libraries' own default.
+
     Raises:
-        PipelineError: a class that the installed libraries do not have, a configuration that does not fit its class, a
+        PipelineError: a component to load that the pipeline does not have, a class that the installed libraries do not have, a configuration that does not fit its class, a
             component that the pipeline needs and the folder does not name, or a tokenizer that needs its files.
     """
     with quiet():
@@ -105,13 +119,26 @@ def build_folder(sources: Sources, *, dtype: DtypeName | None = None) -> Diffusi
                 f"give the folder of a whole pipeline"
             )
         parts: dict[str, Any] = dict.fromkeys(required)
+        asked = chosen(dtype, list(_stated(sources)), model=f"'{sources.path}'")
+        wanted = {name: asked.get("default", stated or "float32") for name, stated in _stated(sources).items()} | asked
         # Tokenizers last: a stand-in is made for the configuration of its text encoder.
         for name, of in sorted(components.items(), key=lambda item: "Tokenizer" in item[1][1]):
-            parts[name] = _part(sources, name, of, dtype, parts)
+            parts[name] = _part(sources, name, of, wanted, parts)
         parts |= {name: sources.index[name] for name in switches & set(sources.index)}
         pipe = pipeline_class(**parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def networks(sources: Sources) -> dict[str, DtypeName]:
+    """The names of the networks, each with a precision: as the folder says, or else as near to that as is known to run."""
+    return agreed(sources.index["_class_name"], _stated(sources))
+
+
+def _stated(sources: Sources) -> dict[str, DtypeName | None]:
+    """The networks that the index names, with the precision of their files or configuration; None where neither says."""
+    names = [name for name, (_, class_name) in _components(sources.index).items() if _described_by(class_name) == MODEL]
+    return {name: sources.stored.get(name) or _stated_dtype(sources, name) for name in names}
 
 
 def _components(index: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -188,7 +215,9 @@ def _component_class(name: str, library: str, class_name: str) -> Any:
     return found
 
 
-def _part(sources: Sources, name: str, of: tuple[str, str], dtype: DtypeName | None, parts: dict[str, Any]) -> Any:
+def _part(
+    sources: Sources, name: str, of: tuple[str, str], wanted: dict[str, DtypeName], parts: dict[str, Any]
+) -> Any:
     import diffusers
     import transformers
 
@@ -200,10 +229,8 @@ def _part(sources: Sources, name: str, of: tuple[str, str], dtype: DtypeName | N
     try:
         if issubclass(cls, transformers.ImageProcessingMixin):
             return cls.from_dict(config)
-        if issubclass(cls, transformers.PreTrainedModel):
-            return network(cls, config, dtype=dtype or _stated_dtype(file, config))
-        if issubclass(cls, diffusers.ModelMixin):
-            return network(cls, config, dtype=dtype or "float32")
+        if issubclass(cls, transformers.PreTrainedModel | diffusers.ModelMixin):
+            return network(cls, config, dtype=wanted[name])
         return cls.from_config(config)
     except PipelineError:
         raise
@@ -211,12 +238,17 @@ def _part(sources: Sources, name: str, of: tuple[str, str], dtype: DtypeName | N
         raise PipelineError(f"{file} does not describe a {cls.__name__}: {type(error).__name__}: {error}") from error
 
 
-def _stated_dtype(file: str, config: dict[str, Any]) -> str:
-    """transformers loads in the precision its configuration states (PreTrainedModel.from_pretrained, dtype="auto")."""
-    stated = config.get("dtype") or config.get("torch_dtype") or "float32"
-    if stated not in get_args(DtypeName):
-        raise PipelineError(f"{file}: the dtype is {stated!r}; {', '.join(get_args(DtypeName))} can be built")
-    return str(stated)
+def _stated_dtype(sources: Sources, name: str) -> DtypeName | None:
+    """What the configuration states: transformers loads in that (PreTrainedModel.from_pretrained, dtype="auto")."""
+    file = f"{name}/{MODEL}"
+    config = sources.configs[file]
+    stated = config.get("dtype") or config.get("torch_dtype")
+    for known in get_args(DtypeName):
+        if stated in {known, f"torch.{known}"}:
+            return known  # type: ignore[no-any-return]
+    if stated is None:
+        return None
+    raise PipelineError(f"{file}: the dtype is {stated!r}; {', '.join(get_args(DtypeName))} can be built")
 
 
 def _tokenizer(sources: Sources, name: str, cls: Any, parts: dict[str, Any]) -> Any:

@@ -15,11 +15,12 @@ __all__ = ["download"]
 PATTERNS = [INDEX, *(f"*/{file}" for file in (*CONFIG_FILES, "tokenizer.json"))]
 
 
-def download(hub_id: str, *, fetch: Callable[..., str] | None = None) -> Path:
+def download(hub_id: str, *, revision: str | None = None, fetch: Callable[..., str] | None = None) -> Path:
     """The folder with the configuration files of `hub_id`, in the hub's cache.
 
     Args:
         hub_id: owner and name, for example "stabilityai/stable-diffusion-xl-base-1.0".
+        revision: a branch, tag or commit; None for the newest.
         fetch: called instead of `huggingface_hub.snapshot_download`, with the same arguments.
 
     Raises:
@@ -32,7 +33,8 @@ def download(hub_id: str, *, fetch: Callable[..., str] | None = None) -> Path:
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", hub_id):
         raise PipelineError(f"'{hub_id}' is not a hub id, which reads 'owner/name'; {_without_hub()}")
     try:
-        folder = Path((fetch or _snapshot_download())(hub_id, allow_patterns=PATTERNS))
+        at = {} if revision is None else {"revision": revision}
+        folder = Path((fetch or _snapshot_download())(hub_id, allow_patterns=PATTERNS, **at))
     except Exception as error:  # the hub's client raises its own errors, its transport's and plain OSErrors
         raise PipelineError(f"'{hub_id}' {_reason(error)}; {_without_hub()}") from error
     if not (folder / INDEX).is_file():

@@ -34,7 +34,9 @@ _WORDS = (
     r"<\|\w+\|>|(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?(?:(?!<\|)[^\s\p{L}\p{N}])+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_WORD, _END, _PAD = "<|word|>", "<|endoftext|>", "<|pad|>"
+_WORD, _END, _PAD, _IMAGE = "<|word|>", "<|endoftext|>", "<|pad|>", "<|image_pad|>"
+# Pixels between which Qwen2.5-VL's processor keeps an image (preprocessor_config.json of Qwen/Qwen2.5-VL-7B-Instruct).
+_QWEN_PIXELS = {"shortest_edge": 3136, "longest_edge": 12845056}
 # ChatML, the form of Qwen's templates; others differ by a few marks.
 _CHAT = """{% for message in messages %}{{ "<|im_start|>" + message.role + "\n" }}
 {%- if message.content is string %}{{ message.content }}
@@ -108,6 +110,8 @@ def _words(class_name: str) -> _Maker:
         end = _first(getattr(text, "eos_token_id", None), text.vocab_size - 1)
         ids = {_END: end, _PAD: _first(getattr(text, "pad_token_id", None), end)}
         ids[_WORD] = next(token for token in range(text.vocab_size) if token not in ids.values())
+        if isinstance(getattr(config, "image_token_id", None), int):
+            ids[_IMAGE] = config.image_token_id
         words = Tokenizer(models.WordLevel(ids, unk_token=_WORD))
         ends = {"unk_token": _WORD, "eos_token": _END, "pad_token": _END if ids[_PAD] == end else _PAD}
         options = {"model_max_length": length} if length else {}
@@ -125,6 +129,42 @@ def _words(class_name: str) -> _Maker:
     return make
 
 
+def _bytes(length: int | None, config: Any, special: dict[str, str]) -> PreTrainedTokenizerBase:
+    from transformers import ByT5Tokenizer  # needs no files: every byte is a token
+
+    return ByT5Tokenizer(**({"model_max_length": length} if length else {}), **special)
+
+
+def _with_positions(length: int | None, config: Any, special: dict[str, str]) -> Any:
+    """ChatGLM's, which hands the positions to the encoder and fills up on the left."""
+    from transformers import PreTrainedTokenizerFast
+
+    class ChatGLMTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc]
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            tokens = super().__call__(*args, **kwargs)
+            tokens["position_ids"] = (tokens["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+            return tokens
+
+    plain = _words("PreTrainedTokenizerFast")(length, config, special)
+    ends = {"unk_token": _WORD, "eos_token": plain.eos_token, "pad_token": plain.pad_token}
+    return ChatGLMTokenizer(tokenizer_object=plain.backend_tokenizer, padding_side="left", **ends)
+
+
+def _qwen_processor(length: int | None, config: Any, special: dict[str, str]) -> Any:
+    """Text and images; the published class wants a processor of videos too, and that wants torchvision."""
+    from transformers import Qwen2VLImageProcessorPil, Qwen2VLProcessor
+
+    class Processor(Qwen2VLProcessor):  # type: ignore[misc]
+        def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None) -> None:
+            super().__init__(image_processor, tokenizer, None, chat_template)
+
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return ["image_processor", "tokenizer"]
+
+    return Processor(Qwen2VLImageProcessorPil(size=_QWEN_PIXELS), _words("Qwen2Tokenizer")(length, config, special))
+
+
 def _first(ids: int | list[int] | None, otherwise: int) -> int:
     return otherwise if ids is None else ids[0] if isinstance(ids, list) else ids
 
@@ -137,5 +177,9 @@ _MAKERS: dict[str, _Maker] = {
     "T5TokenizerFast": _t5,
     **{f"{name}{suffix}": _words(name) for name in _LANGUAGE_MODELS for suffix in ("", "Fast")},
     "PreTrainedTokenizerFast": _words("PreTrainedTokenizerFast"),
+    "TokenizersBackend": _words("PreTrainedTokenizerFast"),  # what transformers 5 calls a tokenizer without a class
+    "ByT5Tokenizer": _bytes,
+    "ChatGLMTokenizer": _with_positions,
+    "Qwen2VLProcessor": _qwen_processor,
     "PixtralProcessor": _words("PreTrainedTokenizerFast"),  # itself it needs torchvision; for text it only calls this
 }

@@ -29,8 +29,14 @@ _CODE_KEYS = {"auto_map", "trust_remote_code", "custom_pipeline", "custom_pipeli
 _KERNEL_KEYS = {"attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"}
 
 
-def load(folder: Path, relative: str) -> dict[str, Any]:
+def load(folder: Path, relative: str, *, unbounded: bool = False) -> dict[str, Any]:
     """The JSON object in that file of the folder, checked.
+
+    Args:
+        folder: the folder.
+        relative: the file in it.
+        unbounded: whether its numbers may be NaN and Infinity, which JSON has no words for; `save_config` of a diffusers
+            scheduler writes them for bounds that are switched off.
 
     Raises:
         PipelineError: no JSON object, or one that is refused; the message names the file and the entry.
@@ -40,7 +46,7 @@ def load(folder: Path, relative: str) -> dict[str, Any]:
     if found_bytes > _MAX_FILE_BYTES:
         raise PipelineError(f"{relative} has {found_bytes} bytes; configurations of up to {_MAX_FILE_BYTES} are read")
     try:
-        content = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
+        content = json.loads(file.read_bytes(), parse_constant=float if unbounded else _refuse_constant)
     except RecursionError as error:
         raise PipelineError(_too_deep(relative)) from error
     except ValueError as error:
@@ -103,5 +109,5 @@ def _check(relative: str, key: str, value: object, depth: int) -> None:
     if isinstance(value, list) and len(value) > _MAX_LIST:
         raise PipelineError(f"{relative}: '{key}' lists {len(value)} values; up to {_MAX_LIST} are read")
     limit = next((limit for word, limit in _MAX_COUNTS.items() if word in key), None)
-    if limit is not None and isinstance(value, int) and value > limit:
+    if limit is not None and isinstance(value, int | float) and value > limit:
         raise PipelineError(f"{relative}: '{key}' is {value}; up to {limit} is built")
