@@ -14,8 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 __all__ = ["nonzero", "without_masks"]
 
 
-def without_masks(index: Any) -> Any:
-    """The index of `tensor[index]` with each mask in it replaced by one index for each of its axes.
+def without_masks(index: Any, *, left_out: int = 0) -> Any:
+    """The index of `tensor[index]` with each mask in it replaced by one index for each of its axes; see `nonzero`.
 
     >>> mask = torch.tensor([True, False, True])
     >>> without_masks((mask, slice(0, 2)))
@@ -24,13 +24,14 @@ def without_masks(index: Any) -> Any:
     entries = index if isinstance(index, tuple) else (index,)
     if not any(map(_is_mask, entries)):
         return index
-    return tuple(axis for entry in entries for axis in (nonzero(entry).unbind(1) if _is_mask(entry) else (entry,)))
+    expanded = (nonzero(e, left_out=left_out).unbind(1) if _is_mask(e) else (e,) for e in entries)
+    return tuple(axis for axes in expanded for axis in axes)
 
 
-def nonzero(mask: torch.Tensor) -> torch.Tensor:
-    """Where the mask is true: one row for each element, one column for each axis."""
+def nonzero(mask: torch.Tensor, *, left_out: int = 0) -> torch.Tensor:
+    """Where the mask is true: one row for each element, one column for each axis. Of a fake it is all but `left_out`."""
     if isinstance(mask, FakeTensor):
-        return torch.zeros((mask.numel(), mask.dim()), dtype=torch.long, device=mask.device)
+        return torch.zeros((max(0, mask.numel() - left_out), mask.dim()), dtype=torch.long, device=mask.device)
     with unset_fake_temporarily():
         return mask.nonzero()
 

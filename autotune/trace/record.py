@@ -13,18 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autotune.records.estimate import PhaseName
 from autotune.records.trace import DTYPES, Attention, EventKind, OpClass, Segment
-from autotune.trace.masks import nonzero, without_masks
 from autotune.trace.operators import dtype_code, op_kind
 
-__all__ = ["Borders", "Op", "Recorder", "Tape"]
+__all__ = ["Op", "Recorder", "Tape"]
 
 Op = tuple[int, int, float, float, int, tuple[int, int, int]]
 """A kernel: its class, type, FLOPs, bytes moved, launches, and a convolution's bytes (`Segment.op_conv_bytes`)."""
@@ -192,53 +189,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._event(EventKind.OP, len(self.tape.ops) - 1, 0)
 
 
-class Borders(TorchFunctionMode):
-    """Where fakes meet code that wants numbers, and where attention is one event whatever the CPU makes of it.
-
-    `.numpy()`, `.item()` and truth values of a fake are zeros and False: enough for post-processing and for safety
-    checkers, which look at values only to blank an image. What masks select is told by `masks.py`.
-    """
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self.recorder = recorder
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            return self._attention(func, args, kwargs)
-        if func in _VALUES and isinstance(args[0], FakeTensor):
-            return _VALUES[func](args[0])
-        if func is torch.Tensor.__getitem__ and isinstance(args[0], FakeTensor):
-            with self.recorder.pause():
-                index = without_masks(args[1])
-            return func(args[0], index)
-        if func in _NONZERO and isinstance(args[0], FakeTensor) and not kwargs.get("as_tuple"):
-            return nonzero(args[0])
-        return func(*args, **kwargs)
-
-    def _attention(self, func: Any, args: Any, kwargs: Any) -> Any:
-        query, key, value = args[:3] if len(args) >= 3 else (kwargs[name] for name in ("query", "key", "value"))
-        tape = self.recorder.tape
-        masked = (args[3] if len(args) > 3 else kwargs.get("attn_mask")) is not None
-        attention = Attention(
-            batch=query.shape[0] if query.dim() == 4 else 1,
-            heads=query.shape[-3] if query.dim() >= 3 else 1,
-            query_length=query.shape[-2],
-            key_length=key.shape[-2],
-            head_dim=query.shape[-1],
-            value_dim=value.shape[-1],
-            masked=masked,
-            dtype=DTYPES[dtype_code(query.dtype)],
-        )
-        tape.attentions.append(attention)
-        number = len(tape.attentions) - 1
-        tape.events.append((EventKind.ATTENTION, number, 0))
-        out = func(*args, **kwargs)
-        tape.events.append((EventKind.ATTENTION_END, number, 0))
-        return out
-
-
 def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.itemsize
 
@@ -246,20 +196,3 @@ def _bytes(tensor: torch.Tensor) -> int:
 def _is_nhwc(weight: torch.Tensor) -> bool:
     """Strictly channels-last: a 1x1 weight is in both orders at once."""
     return weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
-
-
-def _zeros(tensor: FakeTensor) -> Any:
-    dtype = {torch.bfloat16: torch.float32}.get(tensor.dtype, tensor.dtype)
-    return np.zeros(tuple(tensor.shape), dtype=str(dtype).removeprefix("torch."))
-
-
-_NONZERO = (torch.nonzero, torch.Tensor.nonzero)
-_VALUES: dict[Any, Any] = {
-    torch.Tensor.numpy: _zeros,
-    torch.Tensor.__array__: _zeros,
-    torch.Tensor.item: lambda tensor: 0.0 if tensor.is_floating_point() else 0,
-    torch.Tensor.tolist: lambda tensor: _zeros(tensor).tolist(),
-    torch.Tensor.__bool__: lambda _: False,
-    torch.Tensor.__int__: lambda _: 0,
-    torch.Tensor.__float__: lambda _: 0.0,
-}

@@ -18,19 +18,22 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map_only, tree_unflatten
 
-from autotune.errors import WorkloadError
+from autotune.errors import PlanError, WorkloadError
 from autotune.records.model import DenoiserFacts
 from autotune.records.trace import EventKind, Segment, Trace
 from autotune.trace.batch import mixing
+from autotune.trace.blame import is_the_calls, words_of
+from autotune.trace.borders import Borders
+from autotune.trace.computed import Size, computed_size, picture_in
 from autotune.trace.quiet import undisturbed
-from autotune.trace.record import Borders, Recorder, Tape
+from autotune.trace.record import Recorder, Tape
 from autotune.trace.shapes import Shape
 from autotune.trace.shortcuts import Shortcuts
 from autotune.trace.turns import denoiser_calls, places
-from autotune.trace.twin import ENTRY_POINTS, UntraceableError, born, networks, own_tensors, set_precision, twin_of
+from autotune.trace.twin import ENTRY_POINTS, born, networks, own_tensors, set_precision, twin_of
 from autotune.trace.weights import block_bytes, buffer_bytes, own_bytes, precision, tensor_bytes, weight_bytes
 
-__all__ = ["Session"]
+__all__ = ["Session", "Size"]
 
 _RECORDED_STEPS = 2
 
@@ -75,7 +78,11 @@ class Session:
         self._cuts: list[_Cut] = []
         self._calls: list[_Call] = []
         self._weights: dict[str, int] = {}
-        self._failed_in = ""
+        self.failed_in = ""
+        """The component that stopped the last recording; empty if none did, or the pipeline's own code."""
+        self.computed: Size | None = None
+        """Height and width in pixels and frames of what the recorded call makes; None where that is no picture."""
+        self._decoded: list[tuple[int, ...]] = []
         self._scheduler = copy.deepcopy(getattr(pipe, "scheduler", None))
         self.twin = twin_of(pipe, self._mode)
         self._parts = networks(self.twin)
@@ -90,24 +97,14 @@ class Session:
         """
         strength = call.get("strength") or 1.0  # image-to-image runs this share of its steps
         recorded_steps = min(steps, ceil(_RECORDED_STEPS / strength))
-        self._start()
-        self._calls = []
-        self.twin.__dict__["scheduler"] = copy.deepcopy(self._scheduler)
-        tensors = {path: own for name, part in self._parts.items() for path, own in tensor_bytes(part, name).items()}
-        untraced: dict[str, str] = {}
         arguments = dict(call)
         if "num_inference_steps" in arguments:
             arguments["num_inference_steps"] = recorded_steps
+        tensors = {path: own for name, part in self._parts.items() for path, own in tensor_bytes(part, name).items()}
         with undisturbed():
-            try:
-                with self._entry_points(), self._recorder, Borders(self._recorder):
-                    self.twin(**arguments)
-            except Exception as error:  # whatever the pipeline's code raises on a fake: reported, not hidden
-                refused = isinstance(error, ValueError | TypeError) and not self._failed_in
-                if refused and not self._recorded_calls():
-                    raise WorkloadError(f"{type(self.twin).__name__} refuses this call: {error}") from error
-                untraced = self._unreached(error)
-        if not self._failed_in:
+            error = self._called(arguments)
+        untraced = {} if error is None else self._unreached(error)
+        if not self.failed_in:
             self._end("", "")
         for recorded in self._calls:
             for module in [m for m, processor in recorded.processors.items() if m.processor is processor]:
@@ -124,12 +121,51 @@ class Session:
             untraced=untraced,
         )
 
+    def _called(self, arguments: Mapping[str, Any]) -> Exception | None:
+        """Records the call; what stopped it, where that is the twin's fault (`blame.py`).
+
+        Raises:
+            WorkloadError: it is the call's.
+        """
+        first = ""
+        for number in (0, 1):
+            borders = Borders(self._recorder, number)
+            error = self._attempt(arguments, borders)
+            if error is None or not is_the_calls(error, borders.refused):
+                return error
+            if not borders.made_up or words_of(error) == first:
+                raise WorkloadError(self._refusal(error)) from error
+            first = words_of(error)
+        return error
+
+    def _attempt(self, arguments: Mapping[str, Any], borders: Borders) -> Exception | None:
+        self._start()
+        self._calls, self._decoded, self.computed = [], [], None
+        self.twin.__dict__["scheduler"] = copy.deepcopy(self._scheduler)
+        try:
+            with self._entry_points(), self._recorder, borders:
+                output = self.twin(**arguments)
+        except Exception as error:  # whatever the pipeline's code raises on a fake: reported, not hidden
+            return error
+        has_vae = any(hasattr(part, "decode") for part in self._parts.values())
+        self.computed = computed_size(output, self._decoded, has_vae=has_vae)
+        return None
+
+    def _refusal(self, error: Exception) -> str:
+        if self.failed_in:
+            return f"the call fails in {self.failed_in}: {words_of(error)}"
+        return f"{type(self.twin).__name__} refuses this call: {words_of(error).removeprefix('ValueError: ')}"
+
     def part(self, component: str) -> torch.nn.Module:
         """The twin's component of that name."""
         return self._parts[component]
 
     def again(self, trace: Trace, component: str) -> list[Segment]:
-        """The segments of this component's calls, recorded again as the twin is now."""
+        """The segments of this component's calls, recorded again as the twin is now.
+
+        Raises:
+            PlanError: the component cannot run in this way, or not on a twin.
+        """
         calls = [call for call in self._calls if call.component == component]
         kept = list(self._calls)
         old = [segment for segment in trace.segments if segment.component == component]
@@ -139,9 +175,15 @@ class Session:
                 self._restore_precision(call)
                 self._start()
                 args, kwargs = tree_map_only(Shape, self._materialise, (call.args, call.kwargs))
+                borders = Borders(self._recorder)
                 with _processors(call.processors), self._entry_points(), self._recorder:
-                    with Borders(self._recorder):
-                        output = getattr(self._parts[component], call.method)(*args, **kwargs)
+                    try:
+                        with borders:
+                            output = getattr(self._parts[component], call.method)(*args, **kwargs)
+                    except Exception as error:  # whatever the component's code raises in this way
+                        self._calls = kept
+                        verb = "raises" if is_the_calls(error, borders.refused) else "cannot be traced:"
+                        raise PlanError(f"{component} {verb} {words_of(error)}") from error
                     cut = self._cuts[-1]
                     del output
                 cut.tape.events += _ends_of_strangers(segment)
@@ -174,7 +216,7 @@ class Session:
     def _start(self) -> None:
         self._recorder.begin()
         self._shortcuts.forget_signatures()
-        self._cuts, self._weights, self._failed_in, self._depth = [], {}, "", 0
+        self._cuts, self._weights, self.failed_in, self._depth = [], {}, "", 0
         for part in self._parts.values():
             for module in part.modules():
                 for tensor in own_tensors(module):
@@ -245,13 +287,15 @@ class Session:
             present = {m: vars(m)["processor"] for m in self._parts[name].modules() if "processor" in vars(m)}
             self._calls.append(_Call(name, method, shapes[0], shapes[1], precision(self._parts[name]), present))
             args, kwargs = tree_map_only(torch.Tensor, self._fake, (args, kwargs))
-            self._depth, self._failed_in = 1, name
+            self._depth, self.failed_in = 1, name
             part = self._parts[name]
             self._recorder.enter(name, own_bytes(part, buffers))
             with self._mode:
                 output = function(*args, **kwargs)
             self._recorder.leave(name, own_bytes(part, buffers))
-            self._depth, self._failed_in = 0, ""
+            if method == "decode":
+                self._decoded.append(picture_in(output))
+            self._depth, self.failed_in = 0, ""
             del args, kwargs
             self._end(name, method)
             return output
@@ -292,12 +336,10 @@ class Session:
 
     def _unreached(self, error: Exception) -> dict[str, str]:
         """The component that failed, and those whose turn never came."""
-        words = (str(error) or "no message").splitlines()[0][:200]
-        reason = words if isinstance(error, UntraceableError) else f"{type(error).__name__}: {words}"
         done = {cut.component for cut in self._cuts}
-        failed = self._failed_in or "the pipeline's own code"
+        failed = self.failed_in or "the pipeline's own code"
         late = {name: f"not reached: {failed} stopped the trace" for name in self._parts if name not in done}
-        return late | {failed: reason}
+        return late | {failed: words_of(error)}
 
     def _segments(self) -> tuple[Segment, ...]:
         """The tapes as segments, with their phases and turns."""

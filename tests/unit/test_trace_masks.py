@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from autotune.trace.borders import Borders
 from autotune.trace.masks import nonzero, without_masks
-from autotune.trace.record import Borders, Recorder
+from autotune.trace.record import Recorder
 
 VALUES = torch.arange(24).reshape(2, 3, 4)
 ROW = torch.tensor([True, False, True])
