@@ -64,7 +64,7 @@ class Estimate(Record):
     pinned_bytes: int = 0
     """The part of `host_ram_bytes` that is pinned, so that a stream can copy it beside computing."""
     installing_bytes: int = 0
-    """The part of `host_ram_bytes` that is gone once hooks are installed: until then weights stand beside their pinned copies."""
+    """The part of `host_ram_bytes` that is gone once hooks are installed: till then weights stand beside pinned copies."""
     setup_s: float = 0.0
     """Seconds that the first call takes longer: tracing, compiling."""
     steps: int
