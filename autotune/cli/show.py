@@ -103,6 +103,8 @@ def show_estimated(console: Console, explained: Explanation, smallest_cap_bytes:
 def _totals(estimate: Estimate, smallest_cap_bytes: int) -> list[tuple[str, int, str]]:
     context_bytes = estimate.process_bytes - estimate.reserved_bytes
     originals = f", {size(estimate.undo_bytes)} of it originals for an exact restore" if estimate.undo_bytes else ""
+    if estimate.installing_bytes:
+        originals += f"; {size(estimate.steady_ram_bytes)} once the hooks are installed"
     return [
         ("allocated peak", estimate.allocated_bytes, "live tensors"),
         ("reserved peak", estimate.reserved_bytes, "with what the allocator holds beyond them"),

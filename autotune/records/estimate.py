@@ -58,9 +58,13 @@ class Estimate(Record):
     margin_bytes: int
     """Error bar of `process_bytes`: "fits" means fits with it."""
     host_ram_bytes: int
-    """RAM for weights that wait off the device and for originals kept so that `restore` is exact."""
+    """The most RAM at once for weights that wait off the device and for originals kept so that `restore` is exact."""
     undo_bytes: int = 0
     """The part of `host_ram_bytes` that is the price of an exact `restore`."""
+    pinned_bytes: int = 0
+    """The part of `host_ram_bytes` that is pinned, so that a stream can copy it beside computing."""
+    installing_bytes: int = 0
+    """The part of `host_ram_bytes` that is gone once hooks are installed: till then weights stand beside pinned copies."""
     setup_s: float = 0.0
     """Seconds that the first call takes longer: tracing, compiling."""
     steps: int
@@ -83,6 +87,16 @@ class Estimate(Record):
     def needed_bytes(self) -> int:
         """The smallest cap this plan is believed to keep: the process peak with its error bar."""
         return self.process_bytes + self.margin_bytes
+
+    @property
+    def steady_ram_bytes(self) -> int:
+        """RAM from the first call on."""
+        return self.host_ram_bytes - self.installing_bytes
+
+    @property
+    def one_memory_bytes(self) -> int:
+        """What it takes where the device and the host share one memory: both during calls, or RAM while hooks are installed."""
+        return max(self.host_ram_bytes, self.steady_ram_bytes + self.needed_bytes)
 
     @property
     def latency_s(self) -> float:

@@ -12,7 +12,7 @@ from typing import Protocol
 from autotune.records.trace import EventKind, Segment, Trace
 from autotune.simulate.allocator import Allocator
 
-__all__ = ["BlockParts", "LeafParts", "Parts"]
+__all__ = ["BlockParts", "LeafParts", "Parts", "parents"]
 
 
 class Parts(Protocol):
@@ -91,7 +91,7 @@ class BlockParts(_Prefetched):
         self._held: list[int] | None = None
         for path, own in trace.tensors.items():
             if path.split(".")[0] == segment.component:
-                owner = next((parent for parent in _parents(path) if parent in trace.blocks), None)
+                owner = next((parent for parent in parents(path) if parent in trace.blocks), None)
                 if owner is None:
                     self._rest += own
                 elif owner in rows:
@@ -116,7 +116,7 @@ class BlockParts(_Prefetched):
             allocator.free(handle)
 
 
-def _parents(path: str) -> list[str]:
+def parents(path: str) -> list[str]:
     """The path and those above it, the innermost first."""
     steps = path.split(".")
     return [".".join(steps[:depth]) for depth in range(len(steps), 0, -1)]

@@ -1,37 +1,72 @@
-"""Host RAM of a plan: weights that wait off the device, and originals that are kept so that `restore` is exact."""
+"""Host RAM of a plan: weights that wait off the device, and originals that are kept so that `restore` is exact.
+
+Mirrors accelerate 1.15 and diffusers 0.42.1 hooks/group_offloading.py. Model offload, sequential offload and group offload
+without a stream hold each weight once at most. With a stream, `ModuleGroup._init_cpu_param_dict` pins a copy of each tensor of a
+group, and the original goes when `GroupOffloadingHook.initialize_hook` sends the group away: by block after all blocks of the
+component are pinned, by leaf one leaf after the other. Weights that were read from a safetensors file are views of one mapping,
+though, which goes with the last of them, so by leaf too a component's originals are there until its last leaf is done.
+
+What it does not know: RAM while weights are loaded, and that of components that go to the card for good.
+"""
 
 from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from autotune.records.model import Model
 from autotune.records.plan import Plan, group_offload
 from autotune.records.trace import Trace
 from autotune.simulate.allocator_settings import Settings
+from autotune.simulate.parts import parents
 from autotune.simulate.residency import apart, never_waits
 
-__all__ = ["undo_bytes", "waiting_bytes"]
+__all__ = ["Ram", "undo_bytes", "waiting_ram"]
 
 
-def waiting_bytes(model: Model, plan: Plan, trace: Trace, settings: Settings | None = None) -> int:
+class Ram(NamedTuple):
+    """Weights in RAM under a plan."""
+
+    peak_bytes: int
+    """The most at once: while hooks are installed, or ever after."""
+    installing_bytes: int = 0
+    """The part of the peak that is gone once the hooks are installed."""
+    pinned_bytes: int = 0
+    """The part of the peak that is pinned."""
+
+
+def waiting_ram(model: Model, plan: Plan, trace: Trace, settings: Settings | None = None) -> Ram:
     """Weights that wait beside a card.
 
-    Streams want pinned copies, whose every tensor torch rounds up to a power of two. A VAE has no stream, so nothing of it is
-    pinned.
+    Args:
+        model: roles, and what is never away from the card.
+        plan: decides what waits and how.
+        trace: bytes of components, and of the tensors in each.
+        settings: how torch rounds pinned memory; its defaults if None.
     """
     aboard = never_waits(model, plan.offload) - apart(model, plan)
-    group = group_offload(plan.offload)
-    streamed = group is not None and group.use_stream and not group.low_cpu_mem_usage
-    pinned = {part.name for part in model.components if part.role != "vae"} if streamed else set()
     waiting = {name: size for name, size in trace.weights.items() if name not in aboard}
+    group = group_offload(plan.offload)
+    if group is None or not group.use_stream:
+        return Ram(sum(waiting.values()))
+    roles = {part.name: part.role for part in model.components}
+    streamed = {
+        name: roles.get(name) for name in waiting if roles.get(name) != "vae" and name not in apart(model, plan)
+    }
     limit_bytes = (settings or Settings()).pinned_max_round_bytes
-    return sum(_pinned_bytes(trace, name, limit_bytes) if name in pinned else size for name, size in waiting.items())
-
-
-def _pinned_bytes(trace: Trace, component: str, limit_bytes: int | None) -> int:
-    """Each of its tensors at the next power of two (`PowerOf2Ceil`), larger ones than the limit as they are."""
-    sizes = [size for path, own in trace.tensors.items() if path.split(".")[0] == component for size in own]
-    rounded = (1 << max(0, size - 1).bit_length() for size in sizes)
-    return sum(
-        size if limit_bytes is not None and size > limit_bytes else up for size, up in zip(sizes, rounded, strict=True)
+    groups = {
+        name: _groups(trace, name, by_block=group.offload_type == "block_level" and role != "text_encoder")
+        for name, role in streamed.items()
+    }
+    pinned = {name: {key: _rounded(own, limit_bytes) for key, own in each.items()} for name, each in groups.items()}
+    if group.low_cpu_mem_usage:
+        buffers = _kept_bytes(each for component in pinned.values() for each in component.values())
+        return Ram(sum(waiting.values()) + buffers, pinned_bytes=buffers)
+    return _installed(
+        waiting,
+        copies={name: sum(map(sum, each.values())) for name, each in pinned.items()},
+        replaced={name: sum(map(sum, each.values())) for name, each in groups.items()},
     )
 
 
@@ -40,3 +75,41 @@ def undo_bytes(model: Model, plan: Plan) -> int:
     if plan.dtype == "as_is":
         return 0
     return sum(part.bytes_by_dtype.get("float32", 0) for part in model.components)
+
+
+def _installed(waiting: Mapping[str, int], *, copies: Mapping[str, int], replaced: Mapping[str, int]) -> Ram:
+    """Component after component gets its hooks; of its weights `replaced` go when their pinned `copies` are all there."""
+    held_bytes, pinned_bytes = sum(waiting.values()), 0
+    peak = Ram(held_bytes)
+    for name, copy_bytes in copies.items():
+        held_bytes, pinned_bytes = held_bytes + copy_bytes, pinned_bytes + copy_bytes
+        peak = max(peak, Ram(held_bytes, pinned_bytes=pinned_bytes))
+        held_bytes -= min(replaced[name], waiting[name])
+    return peak._replace(installing_bytes=peak.peak_bytes - held_bytes)
+
+
+def _groups(trace: Trace, component: str, *, by_block: bool) -> dict[str, list[int]]:
+    """Bytes of the tensors in each of the component's groups; what is in no block has no stream and is not pinned."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for path, own in trace.tensors.items():
+        if path.split(".")[0] == component:
+            block = next((parent for parent in parents(path) if parent in trace.blocks), None) if by_block else path
+            if block is not None:
+                groups[block] += own
+    return groups
+
+
+def _rounded(sizes: Iterable[int], limit_bytes: int | None) -> list[int]:
+    """Each at the next power of two (`PowerOf2Ceil`, CachingHostAllocator), larger ones than the limit as they are."""
+    return [
+        size if limit_bytes is not None and size > limit_bytes else 1 << max(0, size - 1).bit_length() for size in sizes
+    ]
+
+
+def _kept_bytes(groups: Iterable[Iterable[int]]) -> int:
+    """Buffers of tensors that are pinned as they are sent: a group waits for the one before it, and the host allocator keeps
+    what it has pinned, so of each size there are as many as one group ever has."""
+    most: Counter[int] = Counter()
+    for sizes in groups:
+        most |= Counter(sizes)
+    return sum(size * count for size, count in most.items())

@@ -20,7 +20,7 @@ from autotune.simulate.margins import margin_bytes
 from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
 from autotune.simulate.program import Program, program
 from autotune.simulate.quirks import quirks_met
-from autotune.simulate.ram import undo_bytes, waiting_bytes
+from autotune.simulate.ram import Ram, undo_bytes, waiting_ram
 from autotune.simulate.residency import Move, Stay, never_waits, residency
 from autotune.simulate.steps import over_call_s, steady_s
 from autotune.simulate.streams import Brought, brought
@@ -127,18 +127,19 @@ class Replayer:
         slack = slack_bytes(self._device, top.activations_bytes + top.workspace_bytes)
         reserved = top.peak_bytes - context
         undo = undo_bytes(self._model, plan) if self._undo else 0
-        waiting = (
-            top.peak_bytes if self._device.kind == "cpu" else waiting_bytes(self._model, plan, trace, self._settings)
-        )
+        on_cpu = self._device.kind == "cpu"
+        ram = Ram(top.peak_bytes) if on_cpu else waiting_ram(self._model, plan, trace, self._settings)
         return Estimate(
             phases=phases,
             allocated_bytes=reserved - slack,
             reserved_bytes=reserved,
             process_bytes=top.peak_bytes,
             margin_bytes=margin_bytes(self._device, plan.offload, top.peak_bytes) + unknown_bytes(trace),
-            host_ram_bytes=waiting + undo,
+            host_ram_bytes=ram.peak_bytes + undo,
             setup_s=setup_s(plan.compile),
             undo_bytes=undo,
+            pinned_bytes=ram.pinned_bytes,
+            installing_bytes=ram.installing_bytes,
             steps=self._steps,
             step_s=steady_s([(cost.segment, cost.compute_s + cost.transfer_s) for cost in costs])
             * (trace.denoiser_calls or self._steps)

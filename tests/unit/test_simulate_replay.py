@@ -193,7 +193,8 @@ def test_a_stream_holds_the_next_leaf_too_and_copies_nothing_back():
     assert ahead.transfer_s == pytest.approx(10 * moved_s(CARD, 7000, pinned=True, hooks=2))
     assert alone.transfer_s == pytest.approx(10 * (moved_s(CARD, 7000, hooks=2) + moved_s(CARD, 7000, back=True)))
     assert ahead.transfer_s < low.transfer_s < alone.transfer_s
-    assert (alone.host_ram_bytes, ahead.host_ram_bytes, low.host_ram_bytes) == (7000, 4096 + 4096, 7000)
+    assert (alone.host_ram_bytes, ahead.host_ram_bytes, low.host_ram_bytes) == (7000, 7000 + 8192, 7000 + 4096)
+    assert (ahead.steady_ram_bytes, low.steady_ram_bytes) == (8192, 7000 + 4096)
 
 
 def test_pinned_copies_are_powers_of_two_unless_torch_is_told_otherwise():
@@ -203,7 +204,7 @@ def test_pinned_copies_are_powers_of_two_unless_torch_is_told_otherwise():
 
     def waiting(settings):
         parts = {"model": model("unet"), "device": CARD, "steps": 1, "undo": False, "settings": settings}
-        return Replayer({plan.execution: call}, **parts).estimate(plan).host_ram_bytes
+        return Replayer({plan.execution: call}, **parts).estimate(plan).steady_ram_bytes
 
     assert waiting(None) == 4096 + 4096 + 4 * 2**20
     told = Settings.from_environment({"PYTORCH_ALLOC_CONF": "pinned_max_round_threshold_mb:1"})
