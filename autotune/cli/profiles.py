@@ -153,7 +153,7 @@ def _build(model: str, workload: Workload, card: str, out: Path, report: Progres
     job = job_of(Question(model, gpu=card, workload=workload, progress=report), device)
 
     def held() -> list[Path]:
-        wanted = (job.model.name, catalog.slug(device), hash_workload(job.largest))
+        wanted = (job.model.name, catalog.slug(device), hash_workload(job.largest.key))
         entries = ProfileStore([out], write_to=out).entries()
         return [path for path, p in entries if (p.front.model, p.key.gpu, p.key.workload) == wanted]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from autotune.errors import WorkloadError
 from autotune.probe.pipeline import inspect_pipeline
-from autotune.probe.workload import call_arguments, resolve_workload
+from autotune.probe.workload import call_arguments, resolve_workload, said_by
 from autotune.records.device import Device
 from autotune.records.model import Model
-from autotune.records.workload import Workload
+from autotune.records.workload import Workload, with_defaults
 from autotune.simulate.allocator_settings import Settings
 
 __all__ = ["Job", "Progress", "WorkloadLike", "job_for"]
@@ -33,15 +33,21 @@ class Job:
     calls: tuple[Mapping[str, Any], ...]
     undo: bool
     progress: Progress | None = None
+    stated_allocator: Settings | None = None
+    stated_torch: str | None = None
 
     @property
     def allocator(self) -> Settings | None:
-        """How this process's environment sets torch's allocator; None for a card that is not here."""
+        """How torch's allocator is set: as stated, else by this process's environment; None for a card that is not here."""
+        if self.stated_allocator is not None:
+            return self.stated_allocator
         return Settings.from_environment(os.environ) if self.device.source == "probed" else None
 
     @property
     def torch_version(self) -> str | None:
-        """What runs on a card that is here; None for one that is not."""
+        """What was stated, else what runs on a card that is here; None for one that is not."""
+        if self.stated_torch is not None:
+            return self.stated_torch
         return version("torch") if self.device.source == "probed" else None
 
     @property
@@ -65,18 +71,39 @@ def job_for(
     undo: bool,
     name: str | None = None,
     source_key: str | None = None,
+    defaults: Workload | None = None,
+    additions: Sequence[str] = (),
+    allocator: Settings | None = None,
+    torch_version: str | None = None,
     progress: Progress | None = None,
 ) -> Job:
     """Reads the pipeline and resolves its workloads.
+
+    Args:
+        pipe: a `DiffusionPipeline`.
+        device: what it is to run on.
+        workload: the call or calls to plan for.
+        example: real inputs of the call.
+        calls: how many calls are to come.
+        undo: whether originals are kept.
+        name: what people call the model.
+        source_key: hash of the configuration it was built from.
+        defaults: the call that the model's card recommends, for what was not said.
+        additions: what was put into the model, in words.
+        allocator: how torch's allocator is set on a machine that is not here.
+        torch_version: version of torch there.
+        progress: who wants to know how far it is.
 
     Raises:
         PipelineError: not a pipeline that can be planned for.
         WorkloadError: arguments that the pipeline does not take.
     """
     model = inspect_pipeline(pipe, name=name, source_key=source_key)
-    pairs = [_resolved(pipe, given, dict(example or {}), calls) for given in _several(workload)]
+    usual = defaults or Workload()
+    pairs = [_resolved(pipe, given, dict(example or {}), calls, usual) for given in _several(workload)]
     workloads, arguments = zip(*pairs, strict=True)
-    return Job(pipe, model, device, workloads, arguments, undo, progress)
+    told = tuple(call.model_copy(update={"additions": tuple(additions)}) for call in workloads)
+    return Job(pipe, model, device, told, arguments, undo, progress, allocator, torch_version)
 
 
 def _several(workload: WorkloadLike) -> list[Workload | Mapping[str, Any] | None]:
@@ -93,14 +120,13 @@ def _several(workload: WorkloadLike) -> list[Workload | Mapping[str, Any] | None
 
 
 def _resolved(
-    pipe: Any, given: Workload | Mapping[str, Any] | None, example: dict[str, Any], calls: int
+    pipe: Any, given: Workload | Mapping[str, Any] | None, example: dict[str, Any], calls: int, usual: Workload
 ) -> tuple[Workload, dict[str, Any]]:
     """The workload, and the arguments of a call that has it."""
     if isinstance(given, Workload):
-        seen, workload = resolve_workload(pipe, example), resolve_workload(pipe, given, calls=calls)
-        edges = {"height": workload.height or seen.height, "width": workload.width or seen.width}
-        workload = workload.model_copy(update={"inputs": given.inputs | seen.inputs, **edges})
-        return workload, call_arguments(pipe, workload, example)
-    real = example | dict(given or {})
-    workload = resolve_workload(pipe, real, calls=calls)
+        said, real = with_defaults(given, said_by(pipe, example)), example
+    else:
+        real = example | dict(given or {})
+        said = said_by(pipe, real)
+    workload = resolve_workload(pipe, said, calls=calls, defaults=usual)
     return workload, call_arguments(pipe, workload, real)

@@ -40,7 +40,7 @@ def recalled(store: ProfileStore | None, job: Job, search: Callable[[], Front]) 
     key = profile_key(
         structural=job.model.structural_key,
         gpu_slug=catalog.slug(job.device),
-        workload=_asked(job.largest),
+        workload=job.largest.key,
         options=_options(job.device, job.undo),
     )
     hit = store.find(key)
@@ -60,7 +60,7 @@ def recall_by_source(
     if store is None:
         return None
     options = hash_options(_options(device, undo))
-    hit = store.find_alias(source_key, catalog.slug(device), hash_workload(_asked(workload)), options)
+    hit = store.find_alias(source_key, catalog.slug(device), hash_workload(workload.key), options)
     return None if hit is None else _here(hit.front, device, name, workload)
 
 
@@ -71,13 +71,10 @@ def _options(device: Device, undo: bool) -> Mapping[str, Any]:
     return {"undo": undo, "sustained": hash_speed(sustained(device)), "levers": list(LEVERS)}
 
 
-def _asked(workload: Workload) -> Workload:
-    """The workload without the number of calls to come: that decides which plan of a front is taken, not the front."""
-    return workload.model_copy(update={"calls": 1})
-
-
 def _here(front: Front, device: Device, name: str, workload: Workload) -> Front:
-    return front.model_copy(update={"device": device, "model": name, "workload": workload})
+    computed = front.workload.computed or workload.computed
+    said = workload.model_copy(update={"computed": computed})
+    return front.model_copy(update={"device": device, "model": name, "workload": said})
 
 
 def _portable(device: Device) -> Device:

@@ -39,6 +39,7 @@ def nearest_fit(job: Job, plan: Plan, cap_bytes: int) -> Workload | None:
 
 def _smaller(workload: Workload) -> Iterator[Workload]:
     """Fewer at a time, then fewer frames, then fewer pixels."""
+    workload = workload.model_copy(update={"computed": None})
     if workload.batch > 1:
         workload = workload.model_copy(update={"batch": 1})
         yield workload

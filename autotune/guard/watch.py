@@ -97,4 +97,4 @@ def _what_counts(workload: Workload, defaults: Mapping[str, Any]) -> Workload:
         for name, value in workload.arguments.items()
         if "prompt" not in name and value != defaults.get(name)
     }
-    return workload.model_copy(update={"calls": 1, "arguments": kept})
+    return workload.key.model_copy(update={"arguments": kept, "prompt_tokens": None})

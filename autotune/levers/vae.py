@@ -161,7 +161,7 @@ def _scale(vae: Any) -> int:
 
 def tile_edges(vae: Any, workload: Any) -> tuple[int, ...]:
     """Tile edges in pixels that cut this image, largest first: the usual two, and half the image if neither does."""
-    longest_px = max(workload.height or 0, workload.width or 0)
+    longest_px = max(edge or 0 for edge in workload.size[:2])
     grain = _SMALLEST_TILE_LATENTS * _scale(vae)
     cutting = [edge for edge in _COMMON_EDGES_PX if edge < longest_px and edge % grain == 0]
     if not cutting and longest_px // 2 >= grain:

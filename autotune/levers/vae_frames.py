@@ -34,7 +34,7 @@ class VaeFramewise(Lever):
         vaes = _switchable(subject.pipe)
         if not vaes:
             return Domain((False,), "the VAE has no switch for it that is off")
-        frames = subject.workload.frames or 1
+        frames = subject.workload.size[2] or 1
         shortest = min(_run_frames(vae) for vae in vaes)
         if frames <= shortest:
             return Domain((False,), f"a run of this VAE is {shortest} frames, and there are no more")

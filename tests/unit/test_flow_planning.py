@@ -137,7 +137,7 @@ def test_the_nearest_fit_really_fits():
     asked = Workload(height=192, width=192, steps=2, batch=2)
     need = {edge: plan_bytes(pipe, Workload(height=edge, width=edge, steps=2), plan) for edge in (64, 128, 192)}
     for edge, cap in need.items():
-        assert nearest_fit(job(pipe, asked), plan, cap).label == f"{edge}x{edge}, batch 1, 2 steps"
+        assert nearest_fit(job(pipe, asked), plan, cap).label == f"{edge}x{edge}, 2 steps"
     assert nearest_fit(job(pipe, asked), plan, need[64] - 1) is None
 
 

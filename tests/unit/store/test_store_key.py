@@ -37,6 +37,9 @@ CHANGES = {
     "calls": 4,
     "arguments": {"clip_skip": 2, "sigmas": [1.0, 0.5]},
     "inputs": {"image": "1024x768 RGB", "mask_image": "512x768 L"},
+    "prompt_tokens": 300,
+    "computed": (512, 512, None),
+    "additions": ("LoRA rank 16",),
 }
 
 
