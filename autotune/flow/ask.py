@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from autotune.errors import PlanError, nearest
 from autotune.flow.budget import Budget, budget_for, held_by
+from autotune.flow.checks import check_question, names_of
 from autotune.flow.choose import advice, choose
 from autotune.flow.job import Job, Progress, WorkloadLike, job_for
 from autotune.flow.learning import with_learned
@@ -22,18 +20,15 @@ from autotune.flow.speeds import with_speed
 from autotune.probe import catalog
 from autotune.probe.gpu import local_device
 from autotune.probe.host import host as probe_host
-from autotune.probe.pipeline import present_device, require_pipeline
+from autotune.probe.pipeline import present_device
 from autotune.records.device import Device
 from autotune.records.front import Candidate, Front, Objective
 from autotune.records.host import Host
-from autotune.records.plan import KNOWN_VALUES, LANES, LEVERS, Plan, Quality
+from autotune.records.plan import Plan, Quality
 from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
 
 __all__ = ["Question", "answer", "front_for", "job_of", "place_of"]
-
-_OBJECTIVES = ("latency", "memory")
-_APPROXIMATIONS = ("sage",)
 
 
 @dataclass(frozen=True)
@@ -59,28 +54,7 @@ class Question:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model, str | Path):
-            require_pipeline(self.model)
-        _is_a("gpu", self.gpu, str | None, "a name such as 'NVIDIA GeForce RTX 3060 12GB'")
-        _is_a("device", self.device, str | None, "a torch device such as 'cuda:0'")
-        _is_a("keep", self.keep, Mapping | None, "a dict such as {'vae_tiling': False}")
-        _is_a("example", self.example, Mapping | None, "a dict of call arguments")
-        _is_a("profiles", self.profiles, str | Path | bool | None, "a folder, None or False")
-        for option in ("forbid", "allow"):
-            _is_a(option, getattr(self, option), str | Sequence | set | frozenset, "a list of names")
-        _one_of("quality", self.quality, LANES)
-        _one_of("objective", self.objective, _OBJECTIVES)
-        for name in (*(self.keep or {}), *names_of(self.forbid)):
-            _one_of("lever", name, LEVERS)
-        _check_values(self.keep or {})
-        for name in names_of(self.allow):
-            _one_of("approximation", name, _APPROXIMATIONS)
-        if self.gpu is not None and self.device is not None:
-            raise PlanError(
-                f"gpu={self.gpu!r} plans for a card that is not here, device={self.device!r} for one that is; give one"
-            )
-        if isinstance(self.calls, bool) or not isinstance(self.calls, int) or self.calls < 1:
-            raise PlanError(f"calls={self.calls!r} is not a number of calls; write for example calls=20")
+        check_question(self)
 
     @property
     def restricted(self) -> bool:
@@ -205,32 +179,3 @@ def _explained(front: Front, chosen: Candidate, budget: Budget, host: Host | Non
         compared=front.baseline,
         advice=advice(front, chosen, budget, quality),
     )
-
-
-def _is_a(option: str, value: Any, kind: Any, wanted: str) -> None:
-    if not isinstance(value, kind):
-        raise PlanError(f"{option}={value!r} is not {wanted}")
-
-
-def names_of(given: str | Sequence[str]) -> tuple[str, ...]:
-    """One name or several."""
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _check_values(keep: Mapping[str, Any]) -> None:
-    for name, value in keep.items():
-        try:
-            Plan(**{name: value})
-        except ValidationError as error:
-            wanted = "; ".join(problem["msg"] for problem in error.errors(include_url=False))
-            if name in KNOWN_VALUES:
-                known = list(KNOWN_VALUES[name])
-                wanted = f"there are {', '.join(known)}; nearest: {nearest(str(value), known, 1)}"
-            raise PlanError(f"keep={{{name!r}: {value!r}}} is no value of this lever: {wanted}") from error
-
-
-def _one_of(what: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise PlanError(
-            f"no {what} {value!r}; it is one of {', '.join(known)}; nearest: {nearest(str(value), list(known), 1)}"
-        )
