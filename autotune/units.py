@@ -59,7 +59,9 @@ def parse_bytes(value: str | float, *, name: str = "size") -> int:
         raise BadSizeError(f"{name}={_shown(value)} is not a positive {positive}; write for example {name}='4GB'")
     if not unit and exact < _SURELY_BYTES:
         meant = f"{number}GB"
-        raise BadSizeError(f"{name}={value!r} is a number of bytes; {number} GB? Write {name}='{meant}'", nearest=[meant])
+        raise BadSizeError(
+            f"{name}={value!r} is a number of bytes; {number} GB? Write {name}='{meant}'", nearest=[meant]
+        )
     return int(exact)
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autotune.flow.budget import Budget, budget_for, held_by
+from autotune.flow.asked import asked
+from autotune.flow.budget import budget_for, held_by
 from autotune.flow.checks import check_question, names_of
 from autotune.flow.choose import advice, choose
 from autotune.flow.job import Job, Progress, WorkloadLike, job_for
@@ -28,7 +29,7 @@ from autotune.records.plan import Plan, Quality
 from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
 
-__all__ = ["Question", "answer", "front_for", "job_of", "place_of"]
+__all__ = ["Question", "answer", "answer_from", "as_it_stands", "front_for", "job_of", "place_of"]
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,22 @@ def answer(question: Question) -> tuple[Explanation, Front]:
         AutotuneError: any of them; nothing has been changed.
     """
     device, host = place_of(question)
+    front = front_for(question, device)
+    return answer_from(front, question, device, host), front
+
+
+def answer_from(
+    front: Front, question: Question, device: Device | None = None, host: Host | None = None
+) -> Explanation:
+    """The best plan of a front that is there already.
+
+    Raises:
+        DoesNotFitError: none of its plans stays under the caps.
+    """
+    if device is None:
+        device, host = place_of(question)
     held = held_by(question.model, device)
     budget = budget_for(device, host, max_vram=question.max_vram, max_ram=question.max_ram, held=held)
-    front = front_for(question, device)
 
     def smaller(plan: Plan, cap_bytes: int) -> Workload | None:
         from autotune.flow.shrink import nearest_fit
@@ -79,7 +93,42 @@ def answer(question: Question) -> tuple[Explanation, Front]:
         return nearest_fit(job_of(question, device), plan, cap_bytes)
 
     chosen = choose(front, budget, quality=question.quality, objective=question.objective, nearest=smaller)
-    return _explained(front, chosen, budget, host, question.quality), front
+    return Explanation(
+        state="planned",
+        model=front.model,
+        workload=front.workload,
+        device=front.device,
+        host=host,
+        cap_bytes=budget.vram_bytes,
+        cap_note=budget.note,
+        ram_cap_bytes=budget.ram_bytes,
+        chosen=chosen,
+        compared=front.baseline,
+        advice=advice(front, chosen, budget, question.quality),
+        asked=asked(question),
+    )
+
+
+def as_it_stands(question: Question, plan: Plan | None = None) -> Explanation:
+    """What the call costs without any change, or under a plan that is applied already."""
+    from autotune.flow.planning import as_it_is, estimates
+
+    device, host = place_of(question)
+    job = job_of(question, device)
+    held = held_by(job.pipe, device)
+    budget = budget_for(device, host, max_vram=question.max_vram, max_ram=question.max_ram, held=held)
+    return Explanation(
+        state="as it is" if plan is None else "optimised",
+        model=job.model.name,
+        workload=job.largest,
+        device=device,
+        host=host,
+        cap_bytes=budget.vram_bytes,
+        cap_note=budget.note,
+        ram_cap_bytes=budget.ram_bytes,
+        chosen=as_it_is(job) if plan is None else Candidate(plan=plan, estimate=estimates(job, [plan])[0]),
+        asked=asked(question),
+    )
 
 
 def front_for(question: Question, device: Device | None = None) -> Front:
@@ -163,19 +212,4 @@ def _default_workload(recipe: Any, question: Question) -> Workload | None:
             "guidance": defaults.guidance if said.guidance is None else said.guidance,
             "calls": max(question.calls, said.calls),
         }
-    )
-
-
-def _explained(front: Front, chosen: Candidate, budget: Budget, host: Host | None, quality: Quality) -> Explanation:
-    return Explanation(
-        state="planned",
-        model=front.model,
-        workload=front.workload,
-        device=front.device,
-        host=host,
-        cap_bytes=budget.vram_bytes,
-        cap_note=budget.note,
-        chosen=chosen,
-        compared=front.baseline,
-        advice=advice(front, chosen, budget, quality),
     )

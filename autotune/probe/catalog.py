@@ -21,7 +21,7 @@ from autotune.probe import mig
 from autotune.records.device import Device
 from autotune.units import GIB, size
 
-__all__ = ["card", "facts_for", "instance", "names", "slug"]
+__all__ = ["card", "facts_for", "instance", "listed", "names", "slug"]
 
 # What the driver keeps of the nominal memory, from the totals that drivers reported for cards of the table:
 # 0 to 2.3 % (4090 under Linux 2.0 %, V100 1.4 %, GTX 1070 1.0 %), and 7.9 to 8.4 % where error correction lives in
@@ -96,6 +96,16 @@ def slug(device: Device) -> str:
     row = _row_for(device.name, device.total_bytes)
     # Outside the table only the driver's share is missing, so rounding up restores the nominal size.
     return f"{words}-{row.gib if row else math.ceil(device.total_bytes / GIB)}gb"
+
+
+def listed(word: str) -> list[Device]:
+    """The cards with this in their name, in the order of the table; all of them for an empty word.
+
+    >>> [found.name for found in listed("t4")][:1]
+    ['Tesla T4']
+    """
+    key = _split(word)[0]
+    return [row.facts.model_copy(update={"name": _full_name(row)}) for row in _rows() if key in row.key]
 
 
 def facts_for(

@@ -81,3 +81,8 @@ class Device(Record):
     def supports_tf32(self) -> bool:
         """TF32 tensor cores (compute capability 8.0 and later)."""
         return self.kind == "cuda" and (self.compute_capability or (0, 0)) >= (8, 0)
+
+    def _repr_html_(self) -> str:
+        from autotune.records.html import device_html
+
+        return device_html(self)

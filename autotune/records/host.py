@@ -24,3 +24,5 @@ class Host(Record):
     """Windows Subsystem for Linux: no per-process VRAM figure, and the driver may spill to RAM silently."""
     packages: dict[str, str] = {}
     """Versions of the installed packages that decide what can run: torch, diffusers, xformers and so on."""
+    assumed: bool = False
+    """Whether this is a guess, for a card that is not here."""
