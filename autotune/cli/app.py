@@ -159,16 +159,13 @@ def explore(
         print_json({**front_json(front), "best": None if explained is None else explanation_json(explained)})
         return
     console = page()
-    ram_cap_bytes = None if explained is None else explained.ram_cap_bytes
-    shown = (
-        [c for c in front.candidates if c.fits(explained.cap_bytes, ram_cap_bytes)]
-        if capped and explained
-        else front.candidates
-    )
-    show_front(console, front, shown, None if explained is None else explained.chosen)
-    if explained is not None:
-        say(console)
-        show_lines(console, explained)
+    if explained is None:
+        show_front(console, front, front.candidates)
+        return
+    shown = [c for c in front.candidates if not capped or c.fits(explained.cap_bytes, explained.ram_cap_bytes)]
+    show_front(console, front, shown, explained.chosen)
+    say(console)
+    show_lines(console, explained)
 
 
 @app.command()

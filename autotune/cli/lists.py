@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -84,7 +85,7 @@ def _print_json(entries: Any) -> None:
 
 
 def _show(
-    title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]], *, droppable: tuple[str, ...], nothing: str
+    title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, droppable: tuple[str, ...], nothing: str
 ) -> None:
     from autotune.cli.show import page, say, show_table
 

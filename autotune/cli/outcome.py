@@ -1,4 +1,4 @@
-"""How a command ends: an exit code, one sentence for a person, and with --json one document for a program, whatever happened."""
+"""How a command ends: an exit code, one sentence for a person, and with --json one document for a program, always."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _tell(error: Any, kind: str, message: str, *, as_json: bool) -> None:
     if as_json:
         from autotune.cli.payload import print_json
 
-        document = {"kind": kind, "message": message, "nearest": _nearest(error)}
+        document: dict[str, Any] = {"kind": kind, "message": message, "nearest": _nearest(error)}
         if isinstance(error, DoesNotFitError):
             document |= {"smallest_bytes": error.smallest_bytes, "phase": error.phase}
         print_json({"error": document})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["page", "say", "show_details", "show_estimated", "show_front", "show_ladder", "show_lines", "show_table"]
 
 _WIDTH_IN_A_FILE = 160  # the widest table here; rich would cut it to 80 where no terminal tells a width
-_LEAST = 18  # columns for words that may be wrapped
+_LEAST = 28  # columns for words that may be wrapped
 _CANDIDATE_COLUMNS = (
     "",
     "plan",

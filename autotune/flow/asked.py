@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["asked", "call_of"]
 
 _REPEATED = ("max_vram", "max_ram", "workload", "quality", "objective", "calls", "keep", "forbid", "allow", "undo")
-_PLAIN = str | int | float | bool | list | tuple | dict | None
+_PLAIN = (str, int, float, list, tuple, dict)
 _ARGUMENTS = {"batch": "num_images_per_prompt", "height": "height", "width": "width", "frames": "num_frames",
               "steps": "num_inference_steps"}  # fmt: skip
 _ONE = ("num_images_per_prompt", 1)

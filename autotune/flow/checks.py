@@ -106,7 +106,7 @@ def _no_value(name: str, value: Any) -> PlanError:
     if known:
         close = nearest(str(value), known, 1)
         return PlanError(f"{asked}: there are {', '.join(known)}; nearest: {close}", nearest=[close])
-    numbers = next((kind for kind in schema.get("anyOf", ()) if kind.get("type") == "integer"), {})
+    numbers: dict[str, int] = next((kind for kind in schema.get("anyOf", ()) if kind.get("type") == "integer"), {})
     if "maximum" not in numbers:
         return PlanError(f"{asked}: it is False or a number of pixels, for example 512", nearest=["512"])
     least, most = numbers["minimum"], numbers["maximum"]

@@ -1,4 +1,4 @@
-"""Records as small HTML tables for notebooks. Everything that comes from outside is escaped; a table is never wider than its cell."""
+"""Records as small HTML tables for notebooks. What comes from outside is escaped; a table is never wider than its cell."""
 
 from __future__ import annotations
 

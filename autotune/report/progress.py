@@ -1,4 +1,4 @@
-"""What is being done and how much is left, on standard error: a bar for who watches a terminal, a line now and then elsewhere."""
+"""What is being done and how much is left, on standard error: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def watched(what: str, *, silent: bool) -> Iterator[Told]:
         silent: say nothing in any case.
     """
     if silent or sys.stderr is None:
-        yield lambda stage, done, total: None
+        yield _nothing
         return
     from rich.console import Console
 
@@ -54,6 +54,10 @@ def watched(what: str, *, silent: bool) -> Iterator[Told]:
             bar.update(task, description=f"{what}: {stage}", completed=done, total=total)
 
         yield report
+
+
+def _nothing(_stage: str, _done: int, _total: int) -> None:
+    """Said to nobody."""
 
 
 def _in_lines(what: str) -> Told:

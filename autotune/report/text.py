@@ -19,7 +19,7 @@ from autotune.units import GB, MB, duration, size
 
 __all__ = ["answer_lines", "explanation_text", "six_lines"]
 
-_KEPT_WORDS = ("dtype", "offload", "text_encoders", "vae_tiling")  # of a plan's line, the last to go
+_KEPT_WORDS = ("dtype", "text_encoders", "offload", "vae_tiling")  # of a plan's line, the last to go
 _FINE_WORDS = ("tf32", "channels_last", "vae_slicing", "vae_framewise")  # the first
 _LONGEST_NAME = 48  # of a model, in columns
 _UNKNOWN = 1.0  # relative error bar from which a time is a lower bound only
@@ -120,7 +120,7 @@ def _expected(explained: Explanation) -> Line:
     where = f"in {estimate.peak_phase.name}"
     if estimate.needed_bytes <= cap:
         shown = _alike(cap, estimate.needed_bytes)
-        parts = [Part(f"{with_bar(estimate)} peak {where} (cap {shown})")]
+        parts = [Part(with_bar(estimate)), Part(" peak", 4), Part(f" {where} (cap {shown})")]
     else:
         needed, there = _apart(estimate.needed_bytes, cap)
         parts = [Part(f"does not fit: needs {needed}, the cap is {there}"), Part(f", peak {where}", 1)]
@@ -149,7 +149,7 @@ def _times(estimate: Estimate) -> list[Part]:
     later = f"; first call {duration(estimate.setup_s)} more"
     return [
         Part(f", {duration(estimate.latency_s)}"),
-        Part(f" = {_seconds(encoding)} + {step} + {_seconds(decoding)}", 3),
+        Part(f" = {_whole(encoding)} + {step} + {_whole(decoding)}", 3),
         Part(f" (+-{estimate.latency_margin:.0%})".replace("%", " %"), 1),
         *([Part(later, 2)] if estimate.setup_s else []),
     ]
@@ -224,5 +224,10 @@ def _apart(one_bytes: int, other_bytes: int) -> tuple[str, str]:
 
 
 def _seconds(value_s: float) -> str:
-    """Two digits, for a sum whose unit stands beside it."""
-    return f"{value_s:.0f}" if value_s >= 9.95 else f"{value_s:.1f}" if value_s >= 0.995 else f"{value_s:.2f}"
+    """Two digits, for a factor whose unit stands beside it."""
+    return _whole(value_s) if value_s >= 0.995 else f"{value_s:.2g}"
+
+
+def _whole(value_s: float) -> str:
+    """Tenths of seconds, for a sum whose unit stands beside it."""
+    return f"{value_s:.0f}" if value_s >= 9.95 else f"{value_s:.1f}"
