@@ -1,21 +1,20 @@
-"""The public calls. Each is a few steps; the rooms do the work."""
+"""The public calls. Each is a few steps; the rooms do the work. What imports torch is imported once a question makes sense."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
-from autotune.errors import PlanError, WorkloadError
-from autotune.flow.applying import apply_plan, plan_taken_off
-from autotune.flow.ask import Question, answer, front_for, job_of, place_of
-from autotune.flow.budget import budget_for, held_by
+from autotune.errors import PipelineError, PlanError, WorkloadError
+from autotune.flow.ask import Question, answer, as_it_stands, front_for
 from autotune.flow.job import WorkloadLike
 from autotune.flow.learning import watch_for
-from autotune.flow.planning import as_it_is, estimates
 from autotune.flow.recall import Profiles
-from autotune.levers import engine
 from autotune.probe.gpu import local_device
 from autotune.probe.pipeline import present_device, require_pipeline
 from autotune.probe.workload import resolve_workload
@@ -23,7 +22,9 @@ from autotune.records.front import Candidate, Front, Objective
 from autotune.records.plan import Plan, Quality
 from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
-from autotune.report.text import five_lines
+from autotune.report.lines import columns_of
+from autotune.report.progress import watched
+from autotune.report.text import six_lines
 
 __all__ = ["apply", "explain", "explore", "optimize", "plan", "restore"]
 
@@ -43,11 +44,12 @@ def optimize(
     keep: Mapping[str, Any] | None = None,
     forbid: str | Sequence[str] = (),
     objective: Objective = "latency",
-    plan: Plan | None = None,
+    plan: Plan | Candidate | None = None,
     device: str | None = None,
     profiles: Profiles = None,
     effort: Literal["predict"] = "predict",
     undo: bool = True,
+    verbose: bool = True,
 ) -> Any:
     """Makes a diffusers pipeline run as fast as it can without using more than `max_vram`, and gives it back.
 
@@ -70,6 +72,8 @@ def optimize(
         profiles: folder of profiles; the usual ones if None, none at all if False.
         effort: "predict" chooses by simulation.
         undo: whether originals of lowered weights are kept in RAM, so that `restore` is exact.
+        verbose: whether progress and the answer are told: on standard error, or to the `autotune` logger where that has a
+            handler.
 
     Returns:
         The same object.
@@ -83,6 +87,11 @@ def optimize(
     'optimised'
     """
     _only("effort", effort, "predict")
+    if isinstance(pipe, str | Path):
+        raise PipelineError(
+            f"optimize changes a pipeline that is loaded, and {str(pipe)!r} is a name; load it with "
+            f"DiffusionPipeline.from_pretrained(...), or ask autotune.plan({str(pipe)!r}) for a plan"
+        )
     if plan is not None:
         if max_vram is not None or max_ram is not None or keep or forbid:
             raise PlanError(
@@ -93,19 +102,25 @@ def optimize(
         pipe, max_vram=max_vram, max_ram=max_ram, workload=workload, example=example, calls=calls, quality=quality,
         allow=allow, keep=keep, forbid=forbid, objective=objective, profiles=profiles, undo=undo, device=device,
     )  # fmt: skip
+    from autotune.flow.applying import apply_plan, plan_taken_off
+
     with plan_taken_off(pipe, put_back="on error"):
-        explained, front = answer(question)
+        with watched("autotune", silent=not verbose or bool(log.handlers)) as report:
+            explained, front = answer(replace(question, progress=report))
         handle = apply_plan(
             pipe, explained.chosen.plan, device=explained.device, workload=explained.workload,
             denoisers=front.denoisers, undo=undo, watch=watch_for(question, explained),
         )  # fmt: skip
     handle.story = explained.model_copy(update={"state": "optimised"})
-    _say(handle.story)
+    if verbose:
+        _say(handle.story)
     return pipe
 
 
-def apply(pipe: Any, plan: Plan, *, device: str | None = None, workload: WorkloadLike = None, undo: bool = True) -> Any:
-    """Applies a plan as it stands, all of it or nothing, and gives the pipeline back.
+def apply(
+    pipe: Any, plan: Plan | Candidate, *, device: str | None = None, workload: WorkloadLike = None, undo: bool = True
+) -> Any:
+    """Applies a plan, or a candidate's, as it stands, all of it or nothing, and gives the pipeline back.
 
     Raises:
         PlanError: a value that this pipeline or device cannot take.
@@ -116,10 +131,13 @@ def apply(pipe: Any, plan: Plan, *, device: str | None = None, workload: Workloa
     True
     """
     require_pipeline(pipe)
+    plan = plan.plan if isinstance(plan, Candidate) else plan
     if not isinstance(plan, Plan):
         raise PlanError(
             f"expected a Plan, got {type(plan).__name__}; autotune.plan(pipe) makes one, front['p3'].plan is one"
         )
+    from autotune.flow.applying import apply_plan
+
     first = workload[0] if isinstance(workload, list | tuple) and workload else workload
     if not isinstance(first, Workload | Mapping | None):
         raise WorkloadError(f"workload={workload!r} names no call; give a Workload or a dict of call arguments")
@@ -170,6 +188,8 @@ def plan(
         quality=quality, allow=allow, keep=keep, forbid=forbid, objective=objective, device=device,
         profiles=profiles, undo=undo,
     )  # fmt: skip
+    from autotune.flow.applying import plan_taken_off
+
     with plan_taken_off(pipe_or_model, put_back="always"):
         return answer(question)[0].chosen.plan
 
@@ -201,6 +221,8 @@ def explore(
         pipe_or_model, gpu=gpu, workload=workload, example=example, calls=calls, allow=allow, keep=keep,
         forbid=forbid, device=device, profiles=profiles, undo=undo,
     )  # fmt: skip
+    from autotune.flow.applying import plan_taken_off
+
     with plan_taken_off(pipe_or_model, put_back="always"):
         return front_for(question)
 
@@ -220,28 +242,17 @@ def explain(
     >>> autotune.explain("sd15", gpu="NVIDIA GeForce RTX 3060 12GB").fits
     True
     """
-    handle = engine.handle_of(pipe_or_model)
     asked = (gpu, max_vram, workload, example, device)
+    question = Question(pipe_or_model, gpu=gpu, device=device, max_vram=max_vram, workload=workload, example=example)
+    from autotune.flow.applying import plan_taken_off
+    from autotune.levers import engine
+
+    handle = engine.handle_of(pipe_or_model)
     if handle is not None and handle.story is not None and all(argument is None for argument in asked):
         story: Explanation = handle.story
         return story
-    question = Question(pipe_or_model, gpu=gpu, device=device, max_vram=max_vram, workload=workload, example=example)
-    place, host = place_of(question)
     with plan_taken_off(pipe_or_model, put_back="always"):
-        job = job_of(question, place)
-        budget = budget_for(place, host, max_vram=max_vram, max_ram=None, held=held_by(job.pipe, place))
-        plan = None if handle is None else handle.plan
-        chosen = as_it_is(job) if plan is None else Candidate(plan=plan, estimate=estimates(job, [plan])[0])
-    return Explanation(
-        state="as it is" if handle is None else "optimised",
-        model=job.model.name,
-        workload=job.largest,
-        device=place,
-        host=host,
-        cap_bytes=budget.vram_bytes,
-        cap_note=budget.note,
-        chosen=chosen,
-    )
+        return as_it_stands(question, None if handle is None else handle.plan)
 
 
 def restore(pipe: Any) -> Any:
@@ -254,24 +265,33 @@ def restore(pipe: Any) -> Any:
     >>> str(pipe.unet.dtype)
     'torch.float32'
     """
+    from autotune.levers import engine
+
     engine.restore(pipe)
     return pipe
 
 
 def _say(explained: Explanation) -> None:
-    """The tool's words, through the `autotune` logger; shown also where nobody set up logging but somebody watches."""
-    watched = sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    handler = logging.StreamHandler() if watched and not log.hasHandlers() else logging.NullHandler()
+    """The answer: to the `autotune` logger where that has a handler, else on standard error."""
+    if not log.handlers:
+        if sys.stderr is not None and log.level <= logging.INFO:
+            print("\n".join(six_lines(explained, _columns())), file=sys.stderr)  # noqa: T201 - the tool's words
+        return
     level = log.level
-    log.addHandler(handler)
     try:
-        if isinstance(handler, logging.StreamHandler):
+        if level == logging.NOTSET:  # who adds a handler and says no more wants to hear this
             log.setLevel(logging.INFO)
-        for line in (*five_lines(explained), *([explained.cap_note] if explained.cap_note else [])):
+        for line in six_lines(explained):
             log.info("%s", line)
     finally:
-        log.removeHandler(handler)
         log.setLevel(level)
+
+
+def _columns() -> int | None:
+    try:
+        return columns_of(os.environ, os.get_terminal_size(sys.stderr.fileno()).columns)
+    except (OSError, ValueError):  # no terminal, or no file at all, as in a notebook
+        return columns_of(os.environ, None)
 
 
 def _only(name: str, value: str, known: str) -> None:

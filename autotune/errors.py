@@ -12,6 +12,12 @@ AutotuneError
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = [
     "AutotuneError",
     "BadSizeError",
@@ -26,7 +32,11 @@ __all__ = [
 
 
 class AutotuneError(Exception):
-    """Base of every error that autotune raises on purpose."""
+    """Base of every error that autotune raises on purpose. `nearest` holds what could be written instead, for programs."""
+
+    def __init__(self, *words: object, nearest: Iterable[str] = ()) -> None:
+        super().__init__(*words)
+        self.nearest = tuple(nearest) or _named_in(str(self))
 
 
 class BadSizeError(AutotuneError, ValueError):
@@ -39,8 +49,8 @@ class DoesNotFitError(AutotuneError):
     `smallest_bytes` is the smallest cap under which some plan works, `phase` the phase that needs it.
     """
 
-    def __init__(self, message: str, *, smallest_bytes: int, phase: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, smallest_bytes: int, phase: str, nearest: Iterable[str] = ()) -> None:
+        super().__init__(message, nearest=nearest)
         self.smallest_bytes = smallest_bytes
         self.phase = phase
 
@@ -80,3 +90,18 @@ def nearest(name: str, known: list[str], count: int = 3) -> str:
     folded = {candidate.casefold(): candidate for candidate in known}
     matches = get_close_matches(name.casefold(), list(folded), n=count, cutoff=0.4)
     return ", ".join(folded[match] for match in matches) or ", ".join(sorted(known)[:count])
+
+
+_NEAREST = re.compile(r"nearest: ([^;]+)")
+_QUOTED = re.compile(r"'([^']+)'")
+
+
+def _named_in(message: str) -> tuple[str, ...]:
+    """The names that a message ends with, as the messages of this package are written: `nearest: a, b` or `write 'a' or 'b'`.
+
+    >>> _named_in("no lever 'dtyp'; nearest: dtype, tf32"), _named_in("comes in two sizes; write 'A 8GB' or 'A 12GB'")
+    (('dtype', 'tf32'), ('A 8GB', 'A 12GB'))
+    """
+    if found := _NEAREST.search(message):
+        return tuple(name.strip() for name in found[1].rstrip(".").split(", "))
+    return tuple(_QUOTED.findall(message.rpartition("; write ")[2])) if "; write " in message else ()

@@ -1,11 +1,13 @@
 """Sizes and times as people write them. The only place that parses or prints one.
 
-GB is 10^9 bytes and GiB is 2^30, as in accelerate; "Gb" is refused because half the world reads it as gigabits.
+GB is 10^9 bytes and GiB is 2^30, as in accelerate. Units are read in any case, but for one: in "4Gb" the lone small b stands
+for bits in half the world, so it is refused.
 """
 
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from autotune.errors import BadSizeError
 
@@ -14,45 +16,77 @@ __all__ = ["GB", "GIB", "MB", "MIB", "both_sizes", "duration", "parse_bytes", "s
 MB, GB = 10**6, 10**9
 MIB, GIB = 2**20, 2**30
 
-_FACTORS = {"B": 1, "KB": 10**3, "MB": MB, "GB": GB, "TB": 10**12, "KiB": 2**10, "MiB": MIB, "GiB": GIB, "TiB": 2**40}
-_LARGEST = 1e6  # of any unit: more than there is, and still a whole number
-_PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
+_LETTERS = {"k": "kilo", "m": "mega", "g": "giga", "t": "tera"}
+_FACTORS = {"b": 1, "byte": 1, "bytes": 1}
+for _power, (_letter, _word) in enumerate(_LETTERS.items(), start=1):
+    _FACTORS |= dict.fromkeys((_letter, f"{_letter}b", f"{_word}byte", f"{_word}bytes"), 1000**_power)
+    _binary = f"{_word[:2]}bibyte"
+    _FACTORS |= dict.fromkeys((f"{_letter}i", f"{_letter}ib", _binary, f"{_binary}s"), 1024**_power)
+_UNITS = "B, KB, MB, GB, TB, KiB, MiB, GiB, TiB"
+
+_PATTERN = re.compile(r"([0-9]{1,30}(?:[.,][0-9]{1,30})?(?:[eE][+-]?[0-9]{1,3})?)\s*([A-Za-z]{0,12})")
+_THOUSANDS = re.compile(r"[0-9]{1,3},[0-9]{3}")
+_MOST = 10**18  # bytes: more than any machine has, and what a float still tells apart to a kilobyte
+_SURELY_BYTES = 1000  # a bare number below this is a number of gigabytes in the writer's mind
 
 
-def parse_bytes(value: str | int, *, name: str = "size") -> int:
-    """Bytes of a size such as ``"4GB"``, ``"3.5 GiB"`` or a plain number of bytes.
+def parse_bytes(value: str | float, *, name: str = "size") -> int:
+    """Bytes of a size such as ``"4GB"``, ``"3.5 GiB"``, ``"4g"`` or a plain number of bytes.
 
     Raises:
-        BadSizeError: not a positive size, or a unit that could be read in two ways.
+        BadSizeError: not a positive size, or one that could be read in two ways.
 
-    >>> parse_bytes("4GB"), parse_bytes("3.5 GiB"), parse_bytes(1024)
-    (4000000000, 3758096384, 1024)
+    >>> parse_bytes("4GB"), parse_bytes("3.5 gib"), parse_bytes("4e9"), parse_bytes(1024)
+    (4000000000, 3758096384, 4000000000, 1024)
     """
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise BadSizeError(f"{name}={value!r} is not a size; write for example {name}='4GB' or a number of bytes")
-    if isinstance(value, int):
-        if value <= 0:
-            raise BadSizeError(f"{name}={value} is not a positive number of bytes; write for example {name}='4GB'")
-        return value
-    match = _PATTERN.fullmatch(value)
+    if isinstance(value, int) and abs(value) > _MOST:  # Python refuses to write out some of these
+        raise BadSizeError(f"{name} has more bytes than any machine; write for example {name}='4GB'")
+    match = _PATTERN.fullmatch(str(value).strip().removeprefix("-"))
     if match is None:
-        raise BadSizeError(f"{name}={value!r} is not a size; write for example {name}='4GB' or '3.7GiB'")
+        raise BadSizeError(f"{name}={_shown(value)} is not a size; write for example {name}='4GB' or '3.7GiB'")
     number, unit = match.groups()
-    if unit not in _FACTORS:
-        raise BadSizeError(_unit_message(name, value, number, unit))
-    result = int(min(float(number), _LARGEST) * _FACTORS[unit])
-    if result <= 0:
-        raise BadSizeError(f"{name}={value!r} is not a positive size; write for example {name}='4GB'")
-    return result
+    if _THOUSANDS.fullmatch(number):
+        whole = number.replace(",", "")
+        raise BadSizeError(f"{name}={value!r} can be read in two ways; write {name}='{whole}{unit}' or use a point")
+    factor = _factor(name, value, number, unit)
+    exact = Decimal(number.replace(",", ".")) * factor
+    if exact > _MOST:
+        raise BadSizeError(f"{name}={_shown(value)} is more than any machine has; write for example {name}='4GB'")
+    if exact < 1 or str(value).strip().startswith("-"):
+        positive = "size" if unit else "number of bytes"
+        raise BadSizeError(f"{name}={_shown(value)} is not a positive {positive}; write for example {name}='4GB'")
+    if not unit and exact < _SURELY_BYTES:
+        meant = f"{number}GB"
+        raise BadSizeError(
+            f"{name}={value!r} is a number of bytes; {number} GB? Write {name}='{meant}'", nearest=[meant]
+        )
+    return int(exact)
 
 
-def _unit_message(name: str, value: str, number: str, unit: str) -> str:
-    if unit.endswith("b") and unit[:-1].upper() in {"", "K", "M", "G", "T", "KI", "MI", "GI", "TI"}:
-        meant = f"{number}{unit[:-1].replace('i', '').upper()}B"
-        return f"{name}={value!r} reads as bits; write {name}='{meant}' if you mean bytes"
-    folded = {known.casefold(): known for known in _FACTORS}
-    meant = folded.get(unit.casefold(), "GB")
-    return f"{name}={value!r} has the unit {unit!r}, which is not one of {', '.join(_FACTORS)}; write '{number}{meant}'"
+def _factor(name: str, value: str | float, number: str, unit: str) -> int:
+    """Bytes in one of that unit."""
+    if not unit:
+        return 1
+    prefix, last = unit[:-1], unit[-1]
+    lone_small_b = last == "b" and (not prefix or (prefix != prefix.lower() and unit.casefold() in _FACTORS))
+    if lone_small_b or unit.casefold().removesuffix("s").endswith(("bit", "bp")):
+        letter = unit[0].upper() if unit[0].casefold() in _LETTERS else ""
+        meant = f"{number}{letter}{'iB' if letter and unit[1:2] in {'i', 'I'} else 'B'}"
+        raise BadSizeError(f"{name}={value!r} reads as bits; write {name}='{meant}' if you mean bytes", nearest=[meant])
+    if unit.casefold() not in _FACTORS:
+        meant = f"{number}GB"
+        raise BadSizeError(
+            f"{name}={value!r} has the unit {unit!r}, which is not one of {_UNITS}; write '{meant}'", nearest=[meant]
+        )
+    return _FACTORS[unit.casefold()]
+
+
+def _shown(value: str | float) -> str:
+    """What was written, for a message: no more of it than a line holds."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def size(value_bytes: float) -> str:

@@ -15,7 +15,8 @@ import torch
 
 import autotune
 from autotune.cli.show import page, say, show_ladder, show_table
-from autotune.report.text import five_lines, lever_words, plan_words
+from autotune.records.words import lever_words, plan_words
+from autotune.report.text import six_lines
 from autotune.units import both_sizes, duration, size
 from autotune.zoo.build import quiet
 
@@ -65,7 +66,7 @@ def _run_here() -> int:
     say(console, f">>> call, keep = {call}, {_KEPT}")
     say(console, '>>> pipe = autotune.optimize(pipe, max_vram="1GB", workload=call, keep=keep, profiles=False)')
     pipe = autotune.optimize(pipe, max_vram="1GB", workload=call, keep=_KEPT, profiles=False)
-    for line in five_lines(autotune.explain(pipe)):
+    for line in six_lines(autotune.explain(pipe)):
         say(console, f"    {line}")
 
     image = tiny.generate("sd", pipe)

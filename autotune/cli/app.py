@@ -1,54 +1,56 @@
-"""The command line: `autotune probe | plan | explore | explain | estimate | profiles`.
+"""The command line: `autotune probe | plan | explore | explain | estimate | models | gpus | profiles`.
 
 Answers go to standard output, all other words to standard error. Exit codes: 0 done, 1 refused, 2 not understood,
-3 nothing fits. Nothing heavy is imported before a command runs.
+3 nothing fits, 130 interrupted. Nothing heavy is imported before a question is known to make sense.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from autotune.cli import machine, options
+from autotune.cli import lists, machine, options
 from autotune.cli.estimate import estimate
 from autotune.cli.levers import LeverCommand
+from autotune.cli.outcome import Commands
 from autotune.cli.profiles import app as profiles_app
-from autotune.errors import AutotuneError, DoesNotFitError
+from autotune.errors import DoesNotFitError
 
 __all__ = ["app", "main"]
 
-REFUSED, NOTHING_FITS = 1, 3
-
-
-class Commands(TyperGroup):
-    """Commands whose expected errors are one sentence and an exit code, not a traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Runs the command.
-
-        Raises:
-            typer.Exit: an `AutotuneError`, after its message was printed.
-        """
-        try:
-            return super().invoke(ctx)
-        except AutotuneError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(NOTHING_FITS if isinstance(error, DoesNotFitError) else REFUSED) from error
-
+CODE_HINT = "plain diffusers: --code"
 
 app = typer.Typer(
     name="autotune",
     cls=Commands,
     help="Makes diffusers pipelines run as fast as they can inside a VRAM cap.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("probe")(machine.probe)
 app.command("estimate", cls=LeverCommand)(estimate)
+app.command("models")(lists.models)
+app.command("gpus")(lists.gpus)
 app.add_typer(profiles_app, name="profiles")
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    """Makes diffusers pipelines run as fast as they can inside a VRAM cap."""
+    if version:
+        from autotune import __version__
+
+        typer.echo(f"autotune {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -74,27 +76,24 @@ def plan(
     no_profiles: options.NoProfiles = False,
     no_undo: options.NoUndo = False,
     as_code: options.AsCode = False,
+    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """The fastest plan under a cap, its reasons, and the front it was chosen from."""
-    from autotune.cli.payload import code_for, explanation_json, print_json
-    from autotune.cli.progress import watched
-    from autotune.cli.show import page, show_explanation, show_ladder
+    """The fastest plan under a cap; with -v its reasons, its phases, and what other caps would buy."""
     from autotune.flow.ask import Question, answer
 
+    question = Question(
+        model, gpu=gpu, device=device, max_vram=max_vram, max_ram=max_ram,
+        workload=options.workload_from(height=height, width=width, batch=batch, frames=frames, steps=steps), calls=calls,
+        quality=quality, objective=objective, keep=options.kept(keep), forbid=tuple(forbid or ()), allow=tuple(allow or ()),
+        profiles=options.profiles_from(profiles, none_at_all=no_profiles), undo=not no_undo,
+    )  # fmt: skip
+    from autotune.cli.payload import code_for, explanation_json, print_json
+    from autotune.cli.show import page, show_details, show_ladder, show_lines
+    from autotune.report.progress import watched
+
     with watched(model, silent=as_json) as report:
-        question = Question(
-            model, gpu=gpu, device=device, max_vram=options.size_from(max_vram), max_ram=options.size_from(max_ram),
-            workload=options.workload_from(height=height, width=width, batch=batch, frames=frames, steps=steps), calls=calls,
-            quality=quality, objective=objective, keep=options.kept(keep), forbid=tuple(forbid or ()), allow=tuple(allow or ()),
-            profiles=options.profiles_from(profiles, none_at_all=no_profiles), undo=not no_undo, progress=report,
-        )  # fmt: skip
-        try:
-            explained, front = answer(question)
-        except DoesNotFitError as error:
-            if as_json:
-                print_json({"error": str(error), "smallest_bytes": error.smallest_bytes, "phase": error.phase})
-            raise
+        explained, front = answer(replace(question, progress=report))
     if as_json:
         code = code_for(explained, card=gpu)
         print_json({**explanation_json(explained), "code": code, "searched": front.searched, "front": front.rows()})
@@ -103,8 +102,10 @@ def plan(
         typer.echo(code_for(explained, card=gpu))
         return
     console = page()
-    show_explanation(console, explained)
-    show_ladder(console, front, explained.chosen, quality)
+    if verbose:
+        show_ladder(console, front, explained.chosen, quality)
+        show_details(console, explained)
+    show_lines(console, explained, hint=CODE_HINT if verbose else f"why: -v   {CODE_HINT}")
 
 
 @app.command()
@@ -113,12 +114,16 @@ def explore(
     *,
     gpu: options.Gpu = None,
     device: options.Device = None,
+    max_vram: options.MaxVram = None,
+    max_ram: options.MaxRam = None,
     height: options.Height = None,
     width: options.Width = None,
     batch: options.Batch = 1,
     frames: options.Frames = None,
     steps: options.Steps = None,
     calls: options.Calls = 1,
+    quality: options.Quality = "near",
+    objective: options.Objective = "latency",
     keep: options.Keep = None,
     forbid: options.Forbid = None,
     allow: options.Allow = None,
@@ -127,34 +132,40 @@ def explore(
     no_undo: options.NoUndo = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """The Pareto front over VRAM, RAM, seconds and quality."""
-    from autotune.cli.payload import front_json, print_json
-    from autotune.cli.progress import watched
-    from autotune.cli.show import page, say, show_front
-    from autotune.flow.ask import Question, front_for
+    """The Pareto front over VRAM, RAM, seconds and quality, and the best of it under the caps."""
+    from autotune.flow.ask import Question, answer_from, front_for
+
+    question = Question(
+        model, gpu=gpu, device=device, max_vram=max_vram, max_ram=max_ram,
+        workload=options.workload_from(height=height, width=width, batch=batch, frames=frames, steps=steps), calls=calls,
+        quality=quality, objective=objective, keep=options.kept(keep), forbid=tuple(forbid or ()), allow=tuple(allow or ()),
+        profiles=options.profiles_from(profiles, none_at_all=no_profiles), undo=not no_undo,
+    )  # fmt: skip
+    from autotune.cli.payload import explanation_json, front_json, print_json
+    from autotune.cli.show import page, say, show_front, show_lines
+    from autotune.report.progress import watched
 
     with watched(model, silent=as_json) as report:
-        front = front_for(
-            Question(
-                model,
-                gpu=gpu,
-                device=device,
-                workload=options.workload_from(height=height, width=width, batch=batch, frames=frames, steps=steps),
-                calls=calls,
-                keep=options.kept(keep),
-                forbid=tuple(forbid or ()),
-                allow=tuple(allow or ()),
-                profiles=options.profiles_from(profiles, none_at_all=no_profiles),
-                undo=not no_undo,
-                progress=report,
-            )
-        )
+        question = replace(question, progress=report)
+        front = front_for(question)
+        capped = max_vram is not None or max_ram is not None
+        try:
+            explained = answer_from(front, question)
+        except DoesNotFitError:
+            if capped:
+                raise
+            explained = None  # the front is an answer, whatever of it this machine can hold
     if as_json:
-        print_json(front_json(front))
+        print_json({**front_json(front), "best": None if explained is None else explanation_json(explained)})
         return
     console = page()
-    say(console, f"{front.model} {front.workload.label} | {front.device.name}")
-    show_front(console, front)
+    if explained is None:
+        show_front(console, front, front.candidates)
+        return
+    shown = [c for c in front.candidates if not capped or c.fits(explained.cap_bytes, explained.ram_cap_bytes)]
+    show_front(console, front, shown, explained.chosen)
+    say(console)
+    show_lines(console, explained)
 
 
 @app.command()
@@ -172,23 +183,24 @@ def explain(
     as_json: options.AsJson = False,
 ) -> None:
     """What a model costs as it is, by phase."""
-    from autotune import api
-    from autotune.cli.payload import explanation_json, print_json
-    from autotune.cli.progress import watched
-    from autotune.cli.show import page, show_explanation
+    from autotune.flow.ask import Question, as_it_stands
 
-    with watched(model, silent=as_json):
-        explained = api.explain(
-            model,
-            gpu=gpu,
-            device=device,
-            max_vram=options.size_from(max_vram),
-            workload=options.workload_from(height=height, width=width, batch=batch, frames=frames, steps=steps),
-        )
+    question = Question(
+        model, gpu=gpu, device=device, max_vram=max_vram,
+        workload=options.workload_from(height=height, width=width, batch=batch, frames=frames, steps=steps),
+    )  # fmt: skip
+    from autotune.cli.payload import explanation_json, print_json
+    from autotune.cli.show import page, show_details, show_lines
+    from autotune.report.progress import watched
+
+    with watched(model, silent=as_json) as report:
+        explained = as_it_stands(replace(question, progress=report))
     if as_json:
         print_json(explanation_json(explained))
         return
-    show_explanation(page(), explained)
+    console = page()
+    show_details(console, explained)
+    show_lines(console, explained)
 
 
 def main() -> None:

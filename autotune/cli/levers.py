@@ -18,6 +18,7 @@ BY_ITSELF = "auto"
 """The value of `--vae-tiling` where none is given."""
 
 _ITS_TILE = "Without a number: the largest usual edge that is smaller than the image."
+_TRUTH = {**dict.fromkeys(("true", "yes", "on"), True), **dict.fromkeys(("false", "no", "off", "none"), False)}
 
 
 def _option(flag: str, **more: Any) -> Any:
@@ -52,11 +53,22 @@ class LeverCommand(TyperCommand):
             option.metavar = option.metavar or "|".join(_choices(option.name)) or None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Puts in the value that `--vae-tiling` has where an option or nothing follows."""
+        """Reads `--tf32 true` like `--tf32`, and puts in the value that `--vae-tiling` has where none follows."""
+        flags = {
+            "--vae-tiling",
+            *(flag for option in self.params if getattr(option, "is_flag", False) for flag in option.opts),
+        }
+        words = [part for word in args for part in (word.split("=", 1) if word.split("=")[0] in flags else [word])]
         spelled: list[str] = []
-        for word, following in zip(args, [*args[1:], "--"], strict=True):
-            alone = word == "--vae-tiling" and following.startswith("-")
-            spelled += [word, BY_ITSELF] if alone else [word]
+        while words:
+            word = words.pop(0)
+            truth = _TRUTH.get(words[0].casefold()) if word in flags and words else None
+            if truth is not None:
+                words.pop(0)
+            if word == "--vae-tiling" and truth is not False and (truth or not words or words[0].startswith("-")):
+                spelled += [word, BY_ITSELF]
+            elif truth is not False:
+                spelled.append(word)
         return super().parse_args(ctx, spelled)
 
 

@@ -54,8 +54,8 @@ def probe(*, calibrate: Calibrate = False, as_json: AsJson = False) -> None:
 
 def _calibrated(device: Device, *, silent: bool) -> Device:
     """Measured and remembered. Standard error says what is measured, for where there is no card it is the CPU."""
-    from autotune.cli.progress import watched
     from autotune.flow.speeds import calibrated
+    from autotune.report.progress import watched
 
     if device.kind == "cpu" and not silent:
         typer.echo(f"no CUDA device can be used here ({'; '.join(device.notes[1:])}): measuring the CPU", err=True)

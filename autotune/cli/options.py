@@ -12,11 +12,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Allow", "AsCode", "AsJson", "Batch", "Calls", "Device", "Forbid", "Frames", "Gpu", "Height", "Keep",
            "MaxRam", "MaxVram", "Model", "NoProfiles", "NoUndo", "Objective", "Profiles", "Quality", "Steps",
-           "Width", "kept", "profiles_from", "size_from", "workload_from"]  # fmt: skip
+           "Verbose", "Width", "kept", "profiles_from", "workload_from"]  # fmt: skip
 
 _ASKED, _CALL, _SEARCH = "What for", "The call to plan for", "The search"
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")]
+
+Verbose = Annotated[
+    bool,
+    typer.Option("-v", "--verbose", help="Tables before the answer: levers with their reasons, phases, what caps buy."),
+]
 
 AsCode = Annotated[
     bool,
@@ -49,7 +54,7 @@ Device = Annotated[
 ]
 MaxVram = Annotated[
     str | None,
-    typer.Option("--max-vram", help="Ceiling of the process on the device: 4GB, 3.7GiB.", rich_help_panel=_ASKED),
+    typer.Option("--max-vram", help="Ceiling of the process on the device: 4GB, 3.7GiB, 4g.", rich_help_panel=_ASKED),
 ]
 MaxRam = Annotated[
     str | None,
@@ -113,12 +118,7 @@ def workload_from(
     return Workload(height=height, width=width, batch=batch, frames=frames, steps=steps)
 
 
-_DIGITS = 20  # longer numbers are no sizes, and Python refuses to read some
-
-
-def size_from(text: str | None) -> str | int | None:
-    """A size as the library takes it: digits alone are bytes."""
-    return int(text) if text is not None and text.isdecimal() and len(text) < _DIGITS else text
+_DIGITS = 20  # longer numbers are no levers' values, and Python refuses to read some
 
 
 def kept(pairs: list[str] | None) -> dict[str, Any]:

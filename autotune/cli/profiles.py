@@ -26,7 +26,7 @@ Folder = Annotated[
     typer.Option("--profiles", metavar="DIR", help="A folder of profiles to look in as well, first."),
 ]
 
-app = typer.Typer(no_args_is_help=True, help="Fronts that were searched before, as files.")
+app = typer.Typer(help="Fronts that were searched before, as files.")
 
 
 @app.command("list")
@@ -81,7 +81,7 @@ def show_profile(
         return
     console = page()
     say(console, f"{profile.front.model} {profile.front.workload.label} | {profile.front.device.name} | {path}")
-    show_front(console, profile.front)
+    show_front(console, profile.front, profile.front.candidates)
 
 
 @app.command("build")
@@ -94,7 +94,7 @@ def build_profiles(
 ) -> None:
     """Searches anew and writes the profiles that ship, in place of those that are there."""
     from autotune.cli.payload import print_json
-    from autotune.cli.progress import watched
+    from autotune.report.progress import watched
     from autotune.zoo.recipes import find
 
     written = []

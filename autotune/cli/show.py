@@ -1,11 +1,15 @@
-"""Records as tables for a person. Simulated figures carry the word."""
+"""Records as tables and lines for a person. Simulated figures carry the word. What is asked for comes last."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from autotune.report.text import PHASE_TITLES, five_lines, lever_rows, phase_rows, plan_words
+from autotune.records.words import plan_words
+from autotune.report.lines import columns_of
+from autotune.report.tables import LEVER_TITLES, PHASE_TITLES, lever_rows, phase_rows
+from autotune.report.text import six_lines
 from autotune.units import both_sizes, duration, size
 
 if TYPE_CHECKING:
@@ -16,17 +20,36 @@ if TYPE_CHECKING:
     from autotune.records.plan import Quality
     from autotune.report.explanation import Explanation
 
-__all__ = ["page", "say", "show_estimated", "show_explanation", "show_front", "show_ladder", "show_table"]
+__all__ = ["page", "say", "show_details", "show_estimated", "show_front", "show_ladder", "show_lines", "show_table"]
 
 _WIDTH_IN_A_FILE = 160  # the widest table here; rich would cut it to 80 where no terminal tells a width
+_LEAST = 28  # columns for words that may be wrapped
+_CANDIDATE_COLUMNS = (
+    "",
+    "plan",
+    "what it does",
+    "quality",
+    ">peak",
+    ">needs",
+    ">RAM",
+    ">one call",
+    ">one step",
+    "peak in",
+)
+_LESS_OF_A_CANDIDATE = ("peak in", ">one step", ">peak", "quality", ">RAM")
+_LESS_OF_A_PHASE = (">workspace", ">overhead", ">activations", "at", ">weights")
 
 
 def page() -> Console:
-    """Standard output."""
+    """Standard output, as wide as its terminal or COLUMNS says; wide enough for every table where neither does."""
     from rich.console import Console
 
     terminal = Console()
-    return terminal if terminal.is_terminal else Console(width=_WIDTH_IN_A_FILE)
+    return Console(width=_columns(terminal) or _WIDTH_IN_A_FILE)
+
+
+def _columns(console: Console) -> int | None:
+    return columns_of(os.environ, console.width if console.is_terminal else None)
 
 
 def say(console: Console, line: str = "") -> None:
@@ -34,46 +57,35 @@ def say(console: Console, line: str = "") -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def show_explanation(console: Console, explained: Explanation) -> None:
-    """The five lines, then bytes and seconds by phase, then the levers with their reasons, then notes."""
-    estimate, plan = explained.chosen.estimate, explained.chosen.plan
-    for line in five_lines(explained):
+def show_lines(console: Console, explained: Explanation, *, hint: str = "") -> None:
+    """The six lines."""
+    for line in six_lines(explained, _columns(console), hint=hint):
         say(console, line)
-    if explained.state == "as it is":
-        verdict = "fits" if explained.fits else "will not fit"
-        say(console, f"as it is now: {size(estimate.process_bytes)}, {verdict} (cap {size(explained.cap_bytes)})")
-    if explained.cap_note:
-        say(console, f"cap     {explained.cap_note}")
-    show_table(
-        console,
-        "Phases, simulated",
-        ("phase", *(f">{title}" for title in PHASE_TITLES[1:-1]), "at"),
-        phase_rows(estimate),
-    )
-    show_table(
-        console,
-        "Levers",
-        ("lever", "value", "reason"),
-        lever_rows(plan),
-    )
+
+
+def show_details(console: Console, explained: Explanation) -> None:
+    """Bytes and seconds by phase, the levers that have a choice with their reasons, and notes."""
+    estimate = explained.chosen.estimate
+    titles = ("phase", *(f">{title}" for title in PHASE_TITLES[1:-1]), "at")
+    show_table(console, "Phases, simulated", titles, phase_rows(estimate), droppable=_LESS_OF_A_PHASE)
+    levers = lever_rows(explained.chosen.plan)
+    if levers:
+        show_table(console, "Levers that have a choice", LEVER_TITLES, levers)
     for note in (*estimate.notes, *explained.device.notes):
         say(console, f"note: {note}")
-    for advice in explained.advice[1:]:
-        say(console, f"more: {advice}")
+    say(console)
 
 
 def show_estimated(console: Console, explained: Explanation, smallest_cap_bytes: int) -> None:
     """A plan that was written out: the components and the rest by phase, then the whole call."""
     estimate, device = explained.chosen.estimate, explained.device
-    say(console, f"{explained.model} {explained.workload.label} | {device.name}")
-    say(console, f"plan    {plan_words(explained.chosen.plan)}")
     components = dict.fromkeys(name for phase in estimate.phases for name in phase.components)
     figures = (*components, "activations", "workspace", "overhead", "process peak")
     show_table(
         console,
         "Bytes by phase, simulated; overhead is the device's context and what the allocator holds",
         ("phase", *(f">{title}" for title in figures), "at"),
-        (
+        [
             (
                 phase.name,
                 *(size(phase.components[name]) if name in phase.components else "" for name in components),
@@ -84,20 +96,18 @@ def show_estimated(console: Console, explained: Explanation, smallest_cap_bytes:
                 phase.moment,
             )
             for phase in estimate.phases
-        ),
+        ],
+        droppable=("at", ">workspace", ">overhead", ">activations", *(f">{name}" for name in components)),
     )
     show_table(
         console,
         "The whole call, simulated",
         ("", ">bytes", ""),
-        ((name, both_sizes(total), meaning) for name, total, meaning in _totals(estimate, smallest_cap_bytes)),
+        [(name, both_sizes(total), meaning) for name, total, meaning in _totals(estimate, smallest_cap_bytes)],
     )
-    say(console)
-    verdict = "fits" if explained.fits else "does not fit"
-    there = size(explained.cap_bytes) + (" free" if device.free_bytes is not None else "")
-    say(console, f"{verdict}: {size(estimate.needed_bytes)} needed, {device.name} has {there}")
     for note in (*estimate.notes, *device.notes):
         say(console, f"note: {note}")
+    say(console)
 
 
 def _totals(estimate: Estimate, smallest_cap_bytes: int) -> list[tuple[str, int, str]]:
@@ -117,27 +127,29 @@ def _totals(estimate: Estimate, smallest_cap_bytes: int) -> list[tuple[str, int,
 
 
 def show_ladder(console: Console, front: Front, chosen: Candidate, quality: Quality) -> None:
-    """What each cap would buy in that lane, the chosen plan among it."""
-    steps = front.ladder(quality=quality)
+    """What each cap would buy in that lane, the chosen plan among it: the plans that the device can hold."""
+    steps = [step for step in front.ladder(quality=quality) if step.estimate.needed_bytes <= front.device.total_bytes]
     rows = steps if chosen.plan.id in {step.plan.id for step in steps} else (*steps, chosen)
     ordered = sorted(rows, key=lambda row: row.estimate.needed_bytes, reverse=True)
-    _show_candidates(
-        console, f"What a cap buys, simulated (all {len(front)}: autotune explore)", ordered, chosen.plan.id
-    )
+    title = f"What a cap buys, simulated (all {len(front)}: autotune explore)"
+    _show_candidates(console, title, ordered, chosen.plan.id)
 
 
-def show_front(console: Console, front: Front) -> None:
-    """One row a plan, from the fastest to the smallest."""
-    title = f"Pareto front, simulated: {len(front)} of {front.searched} plans that no other beats"
-    _show_candidates(console, title, front.candidates)
+def show_front(
+    console: Console, front: Front, candidates: Sequence[Candidate], chosen: Candidate | None = None
+) -> None:
+    """One row for each of these plans of the front, from the fastest to the smallest."""
+    under = "" if len(candidates) == len(front) else f", {len(candidates)} of them under the caps"
+    title = f"Pareto front, simulated: {len(front)} of {front.searched} plans that no other beats{under}"
+    _show_candidates(console, title, candidates, None if chosen is None else chosen.plan.id)
 
 
 def _show_candidates(console: Console, title: str, rows: Iterable[Candidate], chosen: str | None = None) -> None:
     show_table(
         console,
         title,
-        ("", "plan", "what it does", "quality", ">peak", ">needs", ">RAM", ">one call", ">one step", "peak in"),
-        (
+        _CANDIDATE_COLUMNS,
+        [
             (
                 ">" if candidate.plan.id == chosen else "",
                 candidate.plan.id,
@@ -151,24 +163,58 @@ def _show_candidates(console: Console, title: str, rows: Iterable[Candidate], ch
                 candidate.estimate.peak_phase.name,
             )
             for candidate in rows
-        ),
+        ],
         bold=chosen,
+        droppable=_LESS_OF_A_CANDIDATE,
     )
 
 
 def show_table(
-    console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, bold: str | None = None
+    console: Console,
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    bold: str | None = None,
+    droppable: Sequence[str] = (),
 ) -> None:
-    """A table. Columns that begin with ">" hold figures; the row that holds the cell `bold` stands out."""
+    """A table. Columns that begin with ">" hold figures; the row that holds the cell `bold` stands out.
+
+    Where there is no room for all of it the `droppable` columns go, the first one first; no cell with a figure is ever cut.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
+    rows = [tuple(row) for row in rows]
+    kept = _kept(columns, rows, console.width, droppable)
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in columns:
-        figures = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if figures else "left", no_wrap=figures)
+    for place in kept:
+        figures = columns[place].startswith(">")
+        short = _natural(columns, rows, place) <= _LEAST
+        table.add_column(
+            columns[place].removeprefix(">"), justify="right" if figures else "left", no_wrap=figures or short
+        )
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row), style="bold" if bold is not None and bold in row else None)
+        cells = (Text(row[place]) for place in kept)
+        table.add_row(*cells, style="bold" if bold is not None and bold in row else None)
     say(console)
     console.print(table)
+
+
+def _kept(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, droppable: Sequence[str]) -> list[int]:
+    """The columns for which there is room."""
+    gone: list[str] = []
+    for name in (*droppable, ""):
+        kept = [place for place, column in enumerate(columns) if column not in gone]
+        natural = {place: _natural(columns, rows, place) for place in kept}
+        least = (cells if columns[place].startswith(">") else min(cells, _LEAST) for place, cells in natural.items())
+        if sum(least) + 2 * (len(kept) - 1) <= width:
+            break
+        gone.append(name)
+    return kept
+
+
+def _natural(columns: Sequence[str], rows: Sequence[Sequence[str]], place: int) -> int:
+    """Characters of the widest cell of a column."""
+    return max(len(columns[place].removeprefix(">")), *(len(row[place]) for row in rows), 0)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autotune.errors import PlanError, nearest
-from autotune.flow.budget import Budget, budget_for, held_by
+from autotune.flow.asked import asked
+from autotune.flow.budget import budget_for, held_by
+from autotune.flow.checks import check_question, names_of
 from autotune.flow.choose import advice, choose
 from autotune.flow.job import Job, Progress, WorkloadLike, job_for
 from autotune.flow.learning import with_learned
@@ -20,19 +21,15 @@ from autotune.flow.speeds import with_speed
 from autotune.probe import catalog
 from autotune.probe.gpu import local_device
 from autotune.probe.host import host as probe_host
-from autotune.probe.pipeline import present_device, require_pipeline
+from autotune.probe.pipeline import present_device
 from autotune.records.device import Device
 from autotune.records.front import Candidate, Front, Objective
 from autotune.records.host import Host
-from autotune.records.plan import LANES, LEVERS, Plan, Quality
-from autotune.records.values import invalid
+from autotune.records.plan import Plan, Quality
 from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
 
-__all__ = ["Question", "answer", "front_for", "job_of", "place_of"]
-
-_OBJECTIVES = ("latency", "memory")
-_APPROXIMATIONS = ("sage",)
+__all__ = ["Question", "answer", "answer_from", "as_it_stands", "front_for", "job_of", "place_of"]
 
 
 @dataclass(frozen=True)
@@ -58,28 +55,7 @@ class Question:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model, str | Path):
-            require_pipeline(self.model)
-        _is_a("gpu", self.gpu, str | None, "a name such as 'NVIDIA GeForce RTX 3060 12GB'")
-        _is_a("device", self.device, str | None, "a torch device such as 'cuda:0'")
-        _is_a("keep", self.keep, Mapping | None, "a dict such as {'vae_tiling': False}")
-        _is_a("example", self.example, Mapping | None, "a dict of call arguments")
-        _is_a("profiles", self.profiles, str | Path | bool | None, "a folder, None or False")
-        for option in ("forbid", "allow"):
-            _is_a(option, getattr(self, option), str | Sequence | set | frozenset, "a list of names")
-        _one_of("quality", self.quality, LANES)
-        _one_of("objective", self.objective, _OBJECTIVES)
-        for name in (*(self.keep or {}), *names_of(self.forbid)):
-            _one_of("lever", name, LEVERS)
-        _check_values(self.keep or {})
-        for name in names_of(self.allow):
-            _one_of("approximation", name, _APPROXIMATIONS)
-        if self.gpu is not None and self.device is not None:
-            raise PlanError(
-                f"gpu={self.gpu!r} plans for a card that is not here, device={self.device!r} for one that is; give one"
-            )
-        if isinstance(self.calls, bool) or not isinstance(self.calls, int) or self.calls < 1:
-            raise PlanError(f"calls={self.calls!r} is not a number of calls; write for example calls=20")
+        check_question(self)
 
     @property
     def restricted(self) -> bool:
@@ -94,9 +70,22 @@ def answer(question: Question) -> tuple[Explanation, Front]:
         AutotuneError: any of them; nothing has been changed.
     """
     device, host = place_of(question)
+    front = front_for(question, device)
+    return answer_from(front, question, device, host), front
+
+
+def answer_from(
+    front: Front, question: Question, device: Device | None = None, host: Host | None = None
+) -> Explanation:
+    """The best plan of a front that is there already.
+
+    Raises:
+        DoesNotFitError: none of its plans stays under the caps.
+    """
+    if device is None:
+        device, host = place_of(question)
     held = held_by(question.model, device)
     budget = budget_for(device, host, max_vram=question.max_vram, max_ram=question.max_ram, held=held)
-    front = front_for(question, device)
 
     def smaller(plan: Plan, cap_bytes: int) -> Workload | None:
         from autotune.flow.shrink import nearest_fit
@@ -104,7 +93,42 @@ def answer(question: Question) -> tuple[Explanation, Front]:
         return nearest_fit(job_of(question, device), plan, cap_bytes)
 
     chosen = choose(front, budget, quality=question.quality, objective=question.objective, nearest=smaller)
-    return _explained(front, chosen, budget, host, question.quality), front
+    return Explanation(
+        state="planned",
+        model=front.model,
+        workload=front.workload,
+        device=front.device,
+        host=host,
+        cap_bytes=budget.vram_bytes,
+        cap_note=budget.note,
+        ram_cap_bytes=budget.ram_bytes,
+        chosen=chosen,
+        compared=front.baseline,
+        advice=advice(front, chosen, budget, question.quality),
+        asked=asked(question),
+    )
+
+
+def as_it_stands(question: Question, plan: Plan | None = None) -> Explanation:
+    """What the call costs without any change, or under a plan that is applied already."""
+    from autotune.flow.planning import as_it_is, estimates
+
+    device, host = place_of(question)
+    job = job_of(question, device)
+    held = held_by(job.pipe, device)
+    budget = budget_for(device, host, max_vram=question.max_vram, max_ram=question.max_ram, held=held)
+    return Explanation(
+        state="as it is" if plan is None else "optimised",
+        model=job.model.name,
+        workload=job.largest,
+        device=device,
+        host=host,
+        cap_bytes=budget.vram_bytes,
+        cap_note=budget.note,
+        ram_cap_bytes=budget.ram_bytes,
+        chosen=as_it_is(job) if plan is None else Candidate(plan=plan, estimate=estimates(job, [plan])[0]),
+        asked=asked(question),
+    )
 
 
 def front_for(question: Question, device: Device | None = None) -> Front:
@@ -189,43 +213,3 @@ def _default_workload(recipe: Any, question: Question) -> Workload | None:
             "calls": max(question.calls, said.calls),
         }
     )
-
-
-def _explained(front: Front, chosen: Candidate, budget: Budget, host: Host | None, quality: Quality) -> Explanation:
-    return Explanation(
-        state="planned",
-        model=front.model,
-        workload=front.workload,
-        device=front.device,
-        host=host,
-        cap_bytes=budget.vram_bytes,
-        cap_note=budget.note,
-        chosen=chosen,
-        compared=front.baseline,
-        advice=advice(front, chosen, budget, quality),
-    )
-
-
-def _is_a(option: str, value: Any, kind: Any, wanted: str) -> None:
-    if not isinstance(value, kind):
-        raise PlanError(f"{option}={value!r} is not {wanted}")
-
-
-def names_of(given: str | Sequence[str]) -> tuple[str, ...]:
-    """One name or several."""
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _check_values(keep: Mapping[str, Any]) -> None:
-    for name, value in keep.items():
-        try:
-            Plan(**{name: value})
-        except PlanError as error:
-            raise invalid(name, value, asked=f"keep={{{name!r}: {value!r}}}") from error
-
-
-def _one_of(what: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise PlanError(
-            f"no {what} {value!r}; it is one of {', '.join(known)}; nearest: {nearest(str(value), list(known), 1)}"
-        )

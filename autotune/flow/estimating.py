@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from autotune.errors import PlanError
+from autotune.flow.ask import Question, job_of, place_of
+from autotune.flow.asked import asked
+from autotune.flow.budget import budget_for
 from autotune.flow.job import Job
 from autotune.flow.planning import collecting_no_garbage
 from autotune.flow.recordings import Recordings
 from autotune.levers.base import Subject
 from autotune.levers.engine import EXECUTED, check
 from autotune.records.estimate import Estimate
+from autotune.records.front import Candidate
 from autotune.records.plan import Plan
+from autotune.report.explanation import Explanation
 from autotune.search.space import Space
 from autotune.simulate.replay import Replayer
 
-__all__ = ["Estimated", "estimate_of", "largest_tile_px"]
+__all__ = ["Estimated", "estimate_of", "largest_tile_px", "written_out"]
 
 
 class Estimated(NamedTuple):
@@ -52,6 +57,33 @@ def estimate_of(job: Job, plan: Plan) -> Estimated:
     )
     estimate = replayer.exact(plan)
     return Estimated(estimate, _smallest_cap_bytes(replayer, plan, estimate, job.device.kind))
+
+
+def written_out(question: Question, plan: Plan, *, finds_its_tile: bool = False) -> tuple[Explanation, int]:
+    """The plan in its circumstances, and its smallest cap. With `finds_its_tile` the VAE's tiles are the largest there are.
+
+    Raises:
+        AutotuneError: one of its subclasses.
+    """
+    device, host = place_of(question)
+    job = job_of(question, device)
+    budget = budget_for(device, host, max_vram=question.max_vram, max_ram=question.max_ram)
+    if finds_its_tile:
+        plan = plan.model_copy(update={"vae_tiling": largest_tile_px(job)})
+    estimate, smallest_cap_bytes = estimate_of(job, plan)
+    explained = Explanation(
+        state="written out",
+        model=job.model.name,
+        workload=job.largest,
+        device=device,
+        host=host,
+        cap_bytes=budget.vram_bytes,
+        cap_note=budget.note,
+        ram_cap_bytes=budget.ram_bytes,
+        chosen=Candidate(plan=plan, estimate=estimate),
+        asked=asked(question),
+    )
+    return explained, smallest_cap_bytes
 
 
 def largest_tile_px(job: Job) -> int:

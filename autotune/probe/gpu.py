@@ -17,7 +17,7 @@ from autotune.probe.host import host
 from autotune.probe.nvml import Seen, bare_uuid, look
 from autotune.records.device import Device
 
-__all__ = ["cpu_device", "devices", "local_device", "unsupported"]
+__all__ = ["cpu_device", "device_kind", "devices", "local_device", "unsupported"]
 
 # Per core: two 256-bit FMA units (Intel since Haswell, AMD since Zen 2) do 32 FLOP a cycle, at 2.5 GHz with all cores
 # busy. One core draws about 10 GB/s (STREAM), all of them what two DDR4-3200 channels give (JEDEC: 25.6 GB/s each).
@@ -62,22 +62,18 @@ def local_device(torch_device: str | None = None) -> Device:
     >>> local_device("cpu").kind
     'cpu'
     """
-    import torch
-
-    kind, _, number = str(torch_device or "cuda").partition(":")
+    kind, number = device_kind(torch_device or "cuda")
     if kind == "cpu":
         return cpu_device()
-    if kind in OTHER_MAKERS:
-        raise _refusal(torch_device, f"{OTHER_MAKERS[kind]} are not supported yet")
-    if kind != "cuda" or not re.fullmatch(r"\d*", number):
-        raise _refusal(torch_device, "devices are named 'cuda', 'cuda:0' or 'cpu'")
+    import torch
+
     seen, troubles = look(_nvml())
     if torch.version.hip or not torch.cuda.is_available():
         reason = _why_no_cuda(torch, seen, troubles)
         if torch_device is None:
             return cpu_device(notes=(reason, *unsupported()))
         raise _refusal(torch_device, reason)
-    index = int(number) if number else torch.cuda.current_device()
+    index = number if number is not None else torch.cuda.current_device()
     count = torch.cuda.device_count()
     if index >= count:
         listed = ", ".join(f"cuda:{other} ({torch.cuda.get_device_name(other)})" for other in range(count))
@@ -87,6 +83,23 @@ def local_device(torch_device: str | None = None) -> Device:
     device = match.device if match else _from_torch(torch, index, troubles)
     # set_per_process_memory_fraction is a fraction of torch's total, not of NVML's.
     return _as_torch_sees(device, torch, index).model_copy(update={"total_bytes": facts.total_memory})
+
+
+def device_kind(torch_device: str) -> tuple[str, int | None]:
+    """The kind and the number of a torch device, without torch.
+
+    Raises:
+        NoAcceleratorError: no name of a device, or of one that is not supported yet.
+
+    >>> device_kind("cuda:1"), device_kind("cpu")
+    (('cuda', 1), ('cpu', None))
+    """
+    kind, colon, number = torch_device.partition(":")
+    if kind in OTHER_MAKERS:
+        raise _refusal(torch_device, f"{OTHER_MAKERS[kind]} are not supported yet")
+    if kind not in {"cuda", "cpu"} or (colon and not re.fullmatch(r"[0-9]{1,4}", number)):
+        raise _refusal(torch_device, "devices are named 'cuda', 'cuda:0' or 'cpu'")
+    return kind, int(number) if number else None
 
 
 def unsupported() -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,14 +25,13 @@ def require_pipeline(pipe: Any) -> None:
     Raises:
         PipelineError: not a `DiffusionPipeline`, or required components are missing.
     """
-    from diffusers import DiffusionPipeline
-
     found = type(pipe).__name__
     if any(base.__name__ == "ModularPipeline" for base in type(pipe).__mro__):
         raise PipelineError(
             f"{found} is a modular pipeline, which is not supported yet; use the DiffusionPipeline of this model"
         )
-    if not isinstance(pipe, DiffusionPipeline):
+    diffusers = sys.modules.get("diffusers")  # whose import takes seconds: who has a pipeline has imported it
+    if diffusers is None or not isinstance(pipe, diffusers.DiffusionPipeline):
         raise PipelineError(
             f"expected a diffusers DiffusionPipeline, got {found}; pass the pipeline itself, for example "
             "StableDiffusionPipeline.from_pretrained(...); autotune.plan and autotune.explore also take a model's name"

@@ -170,6 +170,11 @@ class Front(Record):
         """The whole front as JSON; `Front.model_validate_json` reads it back."""
         return self.model_dump_json()
 
+    def _repr_html_(self) -> str:
+        from autotune.records.html import front_html
+
+        return front_html(self)
+
 
 def preferred(pool: list[Candidate], calls: int) -> Candidate:
     """The fastest; among plans within max(1 %, 50 ms) of it the least RAM, then the least VRAM, then the simplest."""

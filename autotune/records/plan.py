@@ -146,6 +146,11 @@ class Plan(Record):
 
         return code_of(self, device=device)
 
+    def _repr_html_(self) -> str:
+        from autotune.records.html import plan_html
+
+        return plan_html(self)
+
 
 LEVERS: tuple[str, ...] = tuple(name for name in Plan.model_fields if name not in {"reasons", "id"})
 DECODE_LEVERS: tuple[str, ...] = ("vae_slicing", "vae_tiling", "vae_framewise")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from autotune.records.base import Record
 from autotune.records.device import Device
@@ -16,8 +16,8 @@ __all__ = ["Explanation"]
 class Explanation(Record):
     """A plan in its circumstances. `str()` is text, notebooks show a table, `model_dump_json()` is for programs."""
 
-    state: Literal["as it is", "planned", "optimised"]
-    """Whether the pipeline runs so already, could, or was left alone."""
+    state: Literal["as it is", "planned", "written out", "optimised"]
+    """Left alone, with a plan that was found for it, with one that the caller wrote out, or with its plan applied."""
     model: str
     """Name of the model."""
     workload: Workload
@@ -36,11 +36,17 @@ class Explanation(Record):
     """What one would do without autotune."""
     advice: tuple[str, ...] = ()
     """What would buy more."""
+    notes: tuple[str, ...] = ()
+    """What one must know before one trusts the answer."""
+    ram_cap_bytes: int | None = None
+    """What may be kept in RAM; None where nothing bounds it."""
+    asked: dict[str, Any] = {}
+    """The arguments of the question that are not the usual ones: those to repeat."""
 
     @property
     def fits(self) -> bool:
-        """Whether the plan stays under the cap, its error bar included."""
-        return self.chosen.fits(self.cap_bytes, None)
+        """Whether the plan stays under both caps, its error bar included."""
+        return self.chosen.fits(self.cap_bytes, self.ram_cap_bytes)
 
     def __str__(self) -> str:
         from autotune.report.text import explanation_text

@@ -1,178 +1,233 @@
-"""The tool's words: five lines that fit a terminal, and a longer account by phase and lever."""
+"""The answer in six lines: what was asked, the plan, what to expect, against what, what would buy more, what to type.
+
+Each figure that stands beside a cap is the one that was compared with it: the peak with its error bar, and the RAM.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from autotune.records.device import Device
 from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate
 from autotune.records.plan import Plan
+from autotune.records.words import card_words, formats, lever_words
+from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
-from autotune.units import both_sizes, duration, size
+from autotune.report.lines import Line, Part, laid_out
+from autotune.report.tables import LEVER_TITLES, PHASE_TITLES, lever_rows, phase_rows
+from autotune.units import GB, MB, duration, size
 
-__all__ = ["PHASE_TITLES", "explanation_text", "five_lines", "lever_rows", "lever_words", "phase_rows", "plan_words"]
+__all__ = ["answer_lines", "explanation_text", "six_lines"]
 
-PHASE_TITLES = ("phase", "peak", "weights", "activations", "workspace", "overhead", "time", "at")
-_SHORT = {"encoding": "encode", "denoising": "denoise", "decoding": "decode"}
+_KEPT_WORDS = ("dtype", "text_encoders", "offload", "vae_tiling")  # of a plan's line, the last to go
+_FINE_WORDS = ("tf32", "channels_last", "vae_slicing", "vae_framewise")  # the first
+_LONGEST_NAME = 48  # of a model, in columns
+_UNKNOWN = 1.0  # relative error bar from which a time is a lower bound only
 
 
-def five_lines(explained: Explanation) -> list[str]:
-    """What was planned, what to expect, what it is compared with, what would buy more."""
-    lines = [_headline(explained), f"plan    {plan_words(explained.chosen.plan)}", f"expect  {_expected(explained)}"]
-    if explained.compared is not None and not explained.compared.plan.same_as(explained.chosen.plan):
-        lines.append(f"against {_against(explained.compared, explained.cap_bytes)}")
-    lines += [f"more    {advice}" for advice in explained.advice[:1]]
-    notes = explained.chosen.estimate.notes or (explained.device.notes if explained.device.kind == "cpu" else ())
-    lines += [f"note    {notes[-1]}"] if notes else []
-    return lines
+def six_lines(explained: Explanation, width: int | None = None, *, hint: str = "") -> list[str]:
+    """The answer in at most six lines, in more rows where the width is below 100 columns.
+
+    Args:
+        explained: what is said.
+        width: columns there are; None for one row a line, however long.
+        hint: where to read on, at the end of the last line.
+    """
+    return [row for line in answer_lines(explained, hint=hint) for row in laid_out(line, width)]
+
+
+def answer_lines(explained: Explanation, *, hint: str = "") -> list[Line]:
+    """The lines before they are laid out. Of notes and of what would buy more the notes come first, in one line."""
+    lines = [_headline(explained), _planned(explained.chosen.plan, explained), _expected(explained)]
+    compared = explained.compared
+    if compared is not None and not compared.plan.same_as(explained.chosen.plan):
+        lines.append(_against(compared, explained))
+    more = [*_notes(explained), *explained.advice]
+    if more:
+        label = "note" if _notes(explained) else "more"
+        lines.append(Line(label, [Part(f" | {said}" if rank else said, rank) for rank, said in enumerate(more)]))
+    return [*lines, _to_do(explained, hint)]
 
 
 def explanation_text(explained: Explanation) -> str:
-    """The five lines, then bytes and seconds by phase and the reason of each lever."""
-    estimate = explained.chosen.estimate
-    lines = [*five_lines(explained)]
-    if explained.state == "as it is":
-        verdict = "fits" if explained.fits else "will not fit"
-        cap = size(explained.cap_bytes)
-        lines.insert(1, f"as it is now: {size(estimate.process_bytes)}, {verdict} (cap {cap})")
-    if explained.cap_note:
-        lines.append(f"cap     {explained.cap_note}")
-    lines.append("")
-    lines += _phase_table(estimate)
-    if explained.chosen.plan.reasons:
-        lines.append("")
-        rows = lever_rows(explained.chosen.plan)
-        lines += [f"  {name:<19} {value:<34} {reason}".rstrip() for name, value, reason in rows]
-    lines += [f"  note: {note}" for note in (*estimate.notes, *explained.device.notes)]
-    lines += [f"  more: {advice}" for advice in explained.advice[1:]]
-    return "\n".join(lines)
+    """Bytes and seconds by phase and the reason of each lever that has a choice; then the six lines."""
+    rows = [PHASE_TITLES, *phase_rows(explained.chosen.estimate)]
+    lines = ["  " + "  ".join(cells) for cells in _aligned(rows)]
+    levers = lever_rows(explained.chosen.plan)
+    if levers:
+        lines += ["", *("  " + "  ".join(cells) for cells in _aligned([LEVER_TITLES, *levers]))]
+    lines += [f"  note: {note}" for note in (*explained.chosen.estimate.notes, *explained.device.notes)]
+    return "\n".join([*(line.rstrip() for line in lines), "", *six_lines(explained)])
 
 
-def phase_rows(estimate: Estimate) -> list[tuple[str, ...]]:
-    """One row a phase, in the order of `PHASE_TITLES`."""
+def _aligned(rows: list[tuple[str, ...]]) -> list[list[str]]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [[f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)] for row in rows]
+
+
+def _headline(explained: Explanation) -> Line:
+    device, call = explained.device, explained.workload
+    parts = [Part(f"{_published(explained.model)} {_call_words(call)}")]
+    parts += [Part(f", {name} {shape}", 3) for name, shape in sorted(call.inputs.items())]
+    if call.guidance is False:
+        parts.append(Part(", no guidance", 2))
+    memory = size(device.total_bytes)
+    if device.free_bytes is not None:
+        memory = f"{_alike(device.free_bytes, device.total_bytes)} of {memory} free"
+    parts.append(Part(f" | {card_words(device)}, {memory}"))
+    if formats(device):
+        parts.append(Part(f", {formats(device)}", 1))
+    host = explained.host
+    if host is not None and device.kind != "cpu":
+        assumed = f"{size(host.ram_total_bytes)} RAM assumed (--ram)"
+        parts.append(Part(f" | {assumed if host.assumed else f'{size(host.ram_available_bytes)} RAM free'}"))
+    source = {"catalogue": "simulated", "calibrated": "simulated, calibrated"}.get(explained.chosen.estimate.source)
+    return Line("", parts, right=source or "measured")
+
+
+def _call_words(call: Workload) -> str:
+    """`1024x1024, 28 steps`, the batch where there is one."""
+    frames = f"x{call.frames} frames" if call.frames else ""
+    pixels = f"{call.width}x{call.height}{frames}" if call.width and call.height else f"default size{frames}"
+    batch = f", batch {call.batch}" if call.batch > 1 else ""
+    return pixels + batch + (f", {call.steps} step{'s' if call.steps > 1 else ''}" if call.steps else "")
+
+
+def _published(model: str) -> str:
+    """The name a model is published under: the last part of an id or a path, as the hub's cache spells it."""
+    parts = [part for part in model.replace("\\", "/").split("/") if part]
+    cached = next((part for part in parts if part.startswith("models--")), None)
+    name = cached.split("--")[-1] if cached else parts[-1] if parts else model
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
+
+
+def _planned(plan: Plan, explained: Explanation) -> Line:
+    words = {name: lever_words(name, value) for name, value in plan.changes.items()}
+    if plan.offload == "none":
+        where = "everything" if plan.text_encoders == "resident" else "the rest"
+        words["offload"] = f"{where} on the {'card' if explained.device.kind == 'cuda' else 'CPU'}"
+    if plan.dtype == "as_is":
+        words["dtype"] = "as it is" if plan.same_as(Plan()) else "precision as it is"
+    order = [*_KEPT_WORDS, *(name for name in words if name not in (*_KEPT_WORDS, *_FINE_WORDS)), *_FINE_WORDS]
+    said = [name for name in order if name in words]
+    ranks = [0 if name in _KEPT_WORDS else 2 if name in _FINE_WORDS else 1 for name in said]
+    parts = [Part(", " + words[name] if place else words[name], ranks[place]) for place, name in enumerate(said)]
+    return Line("plan", parts)
+
+
+def _expected(explained: Explanation) -> Line:
+    estimate, cap = explained.chosen.estimate, explained.cap_bytes
+    where = f"in {estimate.peak_phase.name}"
+    if estimate.needed_bytes <= cap:
+        shown = _alike(cap, estimate.needed_bytes)
+        parts = [Part(with_bar(estimate)), Part(" peak", 4), Part(f" {where} (cap {shown})")]
+    else:
+        needed, there = _apart(estimate.needed_bytes, cap)
+        parts = [Part(f"does not fit: needs {needed}, the cap is {there}"), Part(f", peak {where}", 1)]
+    return Line("expect", [*parts, *_ram(estimate, explained.ram_cap_bytes), *_times(estimate)])
+
+
+def with_bar(estimate: Estimate) -> str:
+    """The peak and its error bar, which as printed add up to what is needed as printed: `6.84 GB +-0.24`."""
+    unit, decimals = _scale(estimate.needed_bytes)
+    needed, peak = (round(value / unit, decimals) for value in (estimate.needed_bytes, estimate.process_bytes))
+    return f"{peak:.{decimals}f} {_UNITS[unit]} +-{needed - peak:.{decimals}f}"
+
+
+def _ram(estimate: Estimate, cap_bytes: int | None) -> list[Part]:
+    if cap_bytes is not None and estimate.host_ram_bytes > cap_bytes:
+        waiting, there = _apart(estimate.host_ram_bytes, cap_bytes)
+        return [Part(f", {waiting} RAM (does not fit: {there})")]
+    return [Part(f", {size(estimate.host_ram_bytes)} RAM")] if estimate.host_ram_bytes >= MB else []
+
+
+def _times(estimate: Estimate) -> list[Part]:
+    if estimate.latency_margin >= _UNKNOWN:
+        return [Part(f", time unknown beyond {duration(estimate.latency_s)}")]
+    encoding, denoising, decoding = (estimate.phase(name).latency_s for name in ("encoding", "denoising", "decoding"))
+    step = f"{estimate.steps} x {_seconds(denoising / estimate.steps)}"
+    later = f"; first call {duration(estimate.setup_s)} more"
     return [
-        (
-            phase.name,
-            both_sizes(phase.peak_bytes),
-            size(phase.weights_bytes),
-            size(phase.activations_bytes),
-            size(phase.workspace_bytes),
-            size(phase.overhead_bytes),
-            duration(phase.latency_s),
-            phase.moment,
-        )
-        for phase in estimate.phases
+        Part(f", {duration(estimate.latency_s)}"),
+        Part(f" = {_whole(encoding)} + {step} + {_whole(decoding)}", 3),
+        Part(f" (+-{estimate.latency_margin:.0%})".replace("%", " %"), 1),
+        *([Part(later, 2)] if estimate.setup_s else []),
     ]
 
 
-def lever_rows(plan: Plan) -> list[tuple[str, str, str]]:
-    """One row a lever: its name, its value in words, the reason."""
-    return [(name, lever_words(name, value), plan.reasons.get(name, "")) for name, value in plan.values.items()]
+def _against(compared: Candidate, explained: Explanation) -> Line:
+    estimate, plan = compared.estimate, compared.plan
+    call = {
+        "model": "enable_model_cpu_offload()",
+        "none": f'.to("{explained.device.kind}")',
+        "sequential": "enable_sequential_cpu_offload()",
+    }.get(plan.offload, "enable_group_offload()")
+    said = "as loaded" if plan.dtype == "as_is" else lever_words("dtype", plan.dtype)
+    rest = [lever_words(name, value) for name, value in plan.changes.items() if name not in {"dtype", "offload"}]
+    parts = [Part(said), *(Part(f", {words}", 2) for words in rest), Part(f", {call}: ")]
+    if estimate.needed_bytes <= explained.cap_bytes:
+        parts.append(Part(f"{with_bar(estimate)}"))
+    else:
+        parts.append(Part(f"needs {_apart(estimate.needed_bytes, explained.cap_bytes)[0]} (does not fit)"))
+    untimed = estimate.latency_margin >= _UNKNOWN
+    seconds = f", {'at least ' if untimed else ''}{duration(estimate.latency_s)}"
+    return Line("against", [*parts, *_ram(estimate, explained.ram_cap_bytes), Part(seconds)])
 
 
-def plan_words(plan: Plan) -> str:
-    """A plan in a few words: `fp16, text encoders and UNet take turns on the card, VAE in 512-pixel tiles`."""
-    words = [lever_words(name, value) for name, value in plan.changes.items()]
-    return ", ".join(words) or "as it is, everything on the device"
+def _notes(explained: Explanation) -> list[str]:
+    return list(dict.fromkeys([*explained.notes, *explained.chosen.estimate.notes, *_cap_note(explained)]))
 
 
-def lever_words(name: str, value: Any) -> str:
-    """One lever's value in words."""
-    if name in _WORDS and value in _WORDS[name]:
-        return _WORDS[name][value]
-    if name == "attention":
-        kind, _, argument = value.partition(":")
-        return f"attention sliced ({argument})" if kind == "sliced" else f"attention by {argument}"
-    if name == "offload":
-        level, *options = value.removeprefix("group:").split("+")
-        return " + ".join([f"group offload by {level}", *(option.replace("_", " ") for option in options)])
-    return _COUNTED[name].format(value)
+def _cap_note(explained: Explanation) -> list[str]:
+    return [explained.cap_note] if explained.cap_note else []
 
 
-_WORDS: dict[str, dict[Any, str]] = {
-    "dtype": {"as_is": "precision as it is", "float16": "fp16", "bfloat16": "bf16"},
-    "tf32": {False: "no TF32", True: "TF32"},
-    "channels_last": {False: "layout as it is", True: "channels last"},
-    "attention": {
-        "as_is": "attention as it is",
-        "sdpa": "fused attention",
-        "xformers": "xFormers attention",
-        "vanilla": "vanilla attention",
-    },
-    "feed_forward_chunks": {False: "feed-forward whole"},
-    "batch_split": {False: "batch whole"},
-    "vae_slicing": {False: "VAE unsliced", True: "VAE one image at a time"},
-    "vae_tiling": {False: "VAE untiled"},
-    "vae_framewise": {False: "VAE's frames as its class does", True: "VAE in runs of frames"},
-    "compile": {"none": "not compiled", "trace": "traced UNet", "blocks": "compiled blocks"},
-    "offload": {"none": "everything resident", "model": "model offload", "sequential": "sequential offload"},
-    "text_encoders": {
-        "resident": "text encoders like the rest",
-        "leave": "text encoders leave after encoding",
-        "cpu": "text encoders on the CPU",
-    },
-}
-_COUNTED = {
-    "feed_forward_chunks": "feed-forward in {} chunks",
-    "batch_split": "denoiser's batch in {} parts",
-    "vae_tiling": "VAE in {}-pixel tiles",
-}
+def _to_do(explained: Explanation, hint: str) -> Line:
+    hints = [Part(f"     {hint}", 2)] if hint else []
+    if explained.state == "optimised":
+        after = [Part("autotune.explain(pipe) tells why"), Part(", autotune.restore(pipe) takes it back", 1)]
+        return Line("do", [*after, *hints])
+    if explained.state == "written out":
+        changes = ", ".join(f"{name}={_literal(value)}" for name, value in explained.chosen.plan.changes.items())
+        return Line("do", [Part(f"pipe = autotune.apply(pipe, autotune.Plan({changes}))"), *hints])
+    words = [f"{name}={_literal(value)}" for name, value in explained.asked.items()]
+    first = [Part(f", {word}") for word in words[:2]]
+    rest = [Part(f", {', '.join(words[2:])}", 3, short=", ...")] if words[2:] else []
+    return Line("do", [Part("pipe = autotune.optimize(pipe"), *first, *rest, Part(")"), *hints])
 
 
-def device_words(device: Device) -> str:
-    """Name and memory: `NVIDIA GeForce RTX 3060, 11.2 of 12.9 GB free`."""
-    if device.free_bytes is None:
-        return f"{device.name}, {size(device.total_bytes)}"
-    return f"{device.name}, {device.free_bytes / 1e9:.1f} of {size(device.total_bytes)} free"
+def _literal(value: Any) -> str:
+    """A value as one types it, strings in double quotes."""
+    return f'"{value}"' if isinstance(value, str) and '"' not in value else repr(value)
 
 
-def _headline(explained: Explanation) -> str:
-    parts = [f"{explained.model} {explained.workload.label}", device_words(explained.device)]
-    if explained.host is not None and explained.device.kind != "cpu":
-        parts.append(f"RAM {size(explained.host.ram_available_bytes)} free")
-    return " | ".join(parts)
+_UNITS = {GB: "GB", MB: "MB"}
 
 
-def _expected(explained: Explanation) -> str:
-    estimate = explained.chosen.estimate
-    peak = estimate.peak_phase
-    bars = f"+-{size(estimate.margin_bytes)}, +-{estimate.latency_margin:.0%}, {_source(estimate)}"
-    return (
-        f"peak {size(estimate.process_bytes)} in {_SHORT[peak.name]} (cap {size(explained.cap_bytes)}), "
-        f"RAM {size(estimate.host_ram_bytes)}, {_times(estimate)}   ({bars})"
-    )
+def _scale(value_bytes: int) -> tuple[int, int]:
+    """The unit of a figure and its decimals: as `size` prints it."""
+    unit = GB if value_bytes >= 0.9995 * GB else MB
+    return unit, (2 if value_bytes < 99.995 * GB else 0) if unit == GB else 0
 
 
-def _times(estimate: Estimate) -> str:
-    if estimate.notes:
-        return f"time unknown beyond {duration(estimate.latency_s)}"
-    encode, decode = estimate.phase("encoding").compute_s, estimate.phase("decoding").compute_s
-    denoise = estimate.phase("denoising").compute_s
-    return (
-        f"{duration(estimate.latency_s)} = encode {duration(encode)} + {estimate.steps} x "
-        f"{duration(denoise / estimate.steps)} + decode {duration(decode)} + moves {duration(estimate.transfer_s)}"
-        + (f"; the first call {duration(estimate.setup_s)} more" if estimate.setup_s else "")
-    )
+def _alike(value_bytes: int, beside_bytes: int) -> str:
+    """A size beside another: without the unit where it is the other's."""
+    text = size(value_bytes)
+    return text.split()[0] if text.split()[1:] == size(beside_bytes).split()[1:] else text
 
 
-def _source(estimate: Estimate) -> str:
-    return {"catalogue": "simulated from the catalogue", "calibrated": "simulated, calibrated here"}.get(
-        estimate.source, estimate.source
-    )
+def _apart(one_bytes: int, other_bytes: int) -> tuple[str, str]:
+    """Two sizes of which one does not fit into the other, told to as many digits as tell them apart."""
+    if size(one_bytes) != size(other_bytes):
+        return size(one_bytes), size(other_bytes)
+    return f"{one_bytes / MB:.3f} MB", f"{other_bytes / MB:.3f} MB"
 
 
-def _against(compared: Candidate, cap_bytes: int) -> str:
-    call = {"model": "enable_model_cpu_offload()", "none": "everything on the card"}.get(
-        compared.plan.offload, "enable_sequential_cpu_offload()"
-    )
-    estimate = compared.estimate
-    verdict = "" if compared.fits(cap_bytes, None) else ", over the cap"
-    return f"{call}: {size(estimate.process_bytes)}{verdict}, {duration(estimate.latency_s)}"
+def _seconds(value_s: float) -> str:
+    """Two digits, for a factor whose unit stands beside it."""
+    return _whole(value_s) if value_s >= 0.995 else f"{value_s:.2g}"
 
 
-def _phase_table(estimate: Estimate) -> list[str]:
-    return [
-        f"  {name:<10} {peak:>22} {weights:>9} {activations:>12} {workspace:>10} {overhead:>9} {time:>11}  {at}"
-        for name, peak, weights, activations, workspace, overhead, time, at in (PHASE_TITLES, *phase_rows(estimate))
-    ]
+def _whole(value_s: float) -> str:
+    """Tenths of seconds, for a sum whose unit stands beside it."""
+    return f"{value_s:.0f}" if value_s >= 9.95 else f"{value_s:.1f}"

@@ -172,7 +172,7 @@ def test_the_front_is_worth_asking():
     taken = {chosen(c.estimate.needed_bytes).plan.id for c in front().candidates}
     assert len(taken) >= 3
     assert front().best().estimate.latency_s > 1.0
-    assert front().best(max_vram=1) is None
+    assert front().best(max_vram="1KB") is None
 
 
 @pytest.mark.parametrize("plan", [Plan(), Plan(offload="sequential")])

@@ -238,7 +238,7 @@ def test_nothing_fits_for_a_person_prints_no_json(small, words):
     [
         (["plan", "sd15", *HERE, "--max-vram", "4Gb"], "max_vram='4Gb' reads as bits; write max_vram='4GB'"),
         (["plan", "sd15", *HERE, "--max-ram", "-1GB"], "max_ram='-1GB' is not a size"),
-        (["plan", "sd15", *HERE, "--max-vram", "0"], "max_vram=0 is not a positive number of bytes"),
+        (["plan", "sd15", *HERE, "--max-vram", "0"], "max_vram='0' is not a positive number of bytes"),
         (["plan", "sd15", "--gpu", "RTX 3061"], "nearest: NVIDIA GeForce RTX 3060"),
         (["plan", "sd15", "--gpu", "RTX 3080"], "write 'NVIDIA GeForce RTX 3080 10GB' or"),
         (

@@ -77,8 +77,8 @@ def tensors(part):
     ("name", "cap", "message"),
     [
         ("max_vram", "4Gb", "max_vram='4Gb' reads as bits; write max_vram='4GB' if you mean bytes"),
-        ("max_vram", "-1GB", "max_vram='-1GB' is not a size; write for example max_vram='4GB' or '3.7GiB'"),
-        ("max_ram", "0", "max_ram='0' is not a size; write for example max_ram='4GB' or '3.7GiB'"),
+        ("max_vram", "-1GB", "max_vram='-1GB' is not a positive size; write for example max_vram='4GB'"),
+        ("max_ram", "0", "max_ram='0' is not a positive number of bytes; write for example max_ram='4GB'"),
         ("max_ram", 0, "max_ram=0 is not a positive number of bytes; write for example max_ram='4GB'"),
     ],
 )

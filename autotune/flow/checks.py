@@ -1,0 +1,158 @@
+"""What is wrong with a question, found before anything is read, built or imported: half a second from the words to the answer.
+
+It knows names and numbers. Whether a pipeline takes a value that is well formed, only the pipeline can say, and does later.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autotune.errors import PlanError, WorkloadError, nearest
+from autotune.probe import catalog
+from autotune.probe.gpu import device_kind
+from autotune.probe.pipeline import require_pipeline
+from autotune.records.plan import LANES, LEVERS, Plan
+from autotune.records.workload import Workload
+from autotune.units import parse_bytes
+from autotune.zoo.recipes import find
+
+if TYPE_CHECKING:
+    from autotune.flow.ask import Question
+
+__all__ = ["check_question", "check_values", "names_of"]
+
+_OBJECTIVES = ("latency", "memory")
+_APPROXIMATIONS = ("sage",)
+_MOST = {"height": 2**16, "width": 2**16, "frames": 100_000, "steps": 100_000, "batch": 10_000}
+"""More than any pipeline is asked for: what is larger was mistyped, and would be traced for hours."""
+_FIELDS = {"height": "height", "width": "width", "num_frames": "frames", "num_inference_steps": "steps"}
+
+# Pipelines that refuse edges which are no multiple of this, by the `check_inputs` of diffusers 0.42. Those that only round them
+# (Flux, Qwen-Image, Chroma) are not among them.
+EDGES_PX = {
+    **dict.fromkeys(
+        ("AllegroPipeline", "AnimateDiffPipeline", "CogVideoXImageToVideoPipeline", "CogVideoXPipeline"), 8
+    ),
+    **dict.fromkeys(("HunyuanDiTPipeline", "KolorsPipeline", "LattePipeline", "MochiPipeline"), 8),
+    **dict.fromkeys(("PixArtAlphaPipeline", "PixArtSigmaPipeline", "StableDiffusionAdapterPipeline"), 8),
+    **dict.fromkeys(("StableDiffusionPipeline", "StableDiffusionXLAdapterPipeline", "StableDiffusionXLPipeline"), 8),
+    "StableVideoDiffusionPipeline": 8,
+    **dict.fromkeys(("CogView4Pipeline", "HunyuanVideoPipeline", "WanImageToVideoPipeline", "WanPipeline"), 16),
+    **dict.fromkeys(("LTXConditionPipeline", "LTXPipeline", "SanaPipeline"), 32),
+}
+
+
+def check_question(question: Question) -> None:
+    """Refuses a question that nothing could answer.
+
+    Raises:
+        AutotuneError: one sentence with what was asked, what was found and the nearest thing that works.
+    """
+    _check_model(question.model)
+    _check_place(question.gpu, question.device)
+    for cap in ("max_vram", "max_ram"):
+        if (size := getattr(question, cap)) is not None:
+            parse_bytes(size, name=cap)
+    _is_a("keep", question.keep, Mapping | None, "a dict such as {'vae_tiling': False}")
+    _is_a("example", question.example, Mapping | None, "a dict of call arguments")
+    _is_a("profiles", question.profiles, str | Path | bool | None, "a folder, None or False")
+    for option in ("forbid", "allow"):
+        _is_a(option, getattr(question, option), str | Sequence | set | frozenset, "a list of names")
+    _one_of("quality", question.quality, LANES)
+    _one_of("objective", question.objective, _OBJECTIVES)
+    for name in (*(question.keep or {}), *names_of(question.forbid)):
+        _one_of("lever", name, LEVERS)
+    check_values(question.keep or {})
+    for name in names_of(question.allow):
+        _one_of("approximation", name, _APPROXIMATIONS)
+    if isinstance(question.calls, bool) or not isinstance(question.calls, int) or question.calls < 1:
+        raise PlanError(f"calls={question.calls!r} is not a number of calls; write for example calls=20")
+    several = question.workload if isinstance(question.workload, list | tuple) else [question.workload]
+    for call in several:
+        _check_call(question.model, call)
+
+
+def names_of(given: str | Iterable[str]) -> tuple[str, ...]:
+    """One name or several."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def check_values(levers: Mapping[str, Any]) -> None:
+    """Refuses a value that its lever does not have.
+
+    Raises:
+        PlanError: says which there are.
+
+    >>> check_values({"vae_tiling": 512, "offload": "model"})
+    """
+    for name, value in levers.items():
+        Plan(**{name: value})
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, str | Path):
+        require_pipeline(model)
+        return
+    text = str(model).strip()
+    if find(text) is None and not _is_folder(text) and not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", text):
+        from autotune.zoo.locate import locate
+
+        locate(model)  # which refuses it, or knows another spelling
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except (OSError, ValueError):  # too long for a name, or with a null byte in it
+        return False
+
+
+def _check_place(gpu: Any, device: Any) -> None:
+    _is_a("gpu", gpu, str | Mapping | None, "a name such as 'NVIDIA GeForce RTX 3060 12GB'")
+    _is_a("device", device, str | None, "a torch device such as 'cuda:0'")
+    if gpu is not None and device is not None:
+        raise PlanError(f"gpu={gpu!r} plans for a card that is not here, device={device!r} for one that is; give one")
+    if gpu is not None:
+        catalog.card(gpu)
+    if device is not None:
+        device_kind(device)
+
+
+def _check_call(model: Any, call: Any) -> None:
+    """The numbers of one call, and its edges where the model's class is known and refuses some."""
+    if isinstance(call, Workload):
+        numbers = {name: getattr(call, name) for name in _MOST}
+    elif isinstance(call, Mapping):
+        numbers = {argument: call.get(argument) for argument in _FIELDS}
+    else:
+        return
+    for name, number in numbers.items():
+        if number is None:
+            continue
+        if type(number) is not int or number < 1:
+            raise WorkloadError(f"{name}={number!r} is not a positive whole number; write for example {name}=512")
+        most = _MOST[_FIELDS.get(name, name)]
+        if number > most:
+            raise WorkloadError(f"{name}={number} is more than can be planned for; nearest: {most}")
+    recipe = find(model) if isinstance(model, str) else None
+    edge_px = EDGES_PX.get((recipe and recipe.pipeline_class) or "", 1)
+    for name in ("height", "width"):
+        number = numbers[name]
+        if number is not None and number % edge_px:
+            close = max(round(number / edge_px), 1) * edge_px
+            takes = f"takes edges that are multiples of {edge_px} pixels"
+            raise WorkloadError(f"{model} {takes}, and {name}={number} is not; nearest: {close}")
+
+
+def _is_a(option: str, value: Any, kind: Any, wanted: str) -> None:
+    if not isinstance(value, kind):
+        raise PlanError(f"{option}={value!r} is not {wanted}")
+
+
+def _one_of(what: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        close = nearest(str(value), list(known), 1)
+        raise PlanError(f"no {what} {value!r}; it is one of {', '.join(known)}; nearest: {close}", nearest=[close])
