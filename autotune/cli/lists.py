@@ -16,7 +16,7 @@ Word = Annotated[str, typer.Argument(help="Only names with this in them.", metav
 
 def models(word: Word = "", *, as_json: AsJson = False) -> None:
     """The models that can be planned for by name, without their files."""
-    from autotune.zoo.names import matching
+    from autotune.zoo.recipes import matching
 
     found = matching(word)
     if as_json:

@@ -63,7 +63,9 @@ def front_json(front: Front) -> dict[str, Any]:
         "searched": front.searched,
         "front": front.rows(),
         "candidates": [candidate_json(candidate) for candidate in front.candidates],
-        "baseline": None if front.baseline is None else candidate_json(front.baseline),
+        "usual": [candidate_json(candidate) for candidate in front.usual],
+        "named": [candidate_json(candidate) for candidate in front.named],
+        "caution": front.caution,
     }
 
 

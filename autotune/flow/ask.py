@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autotune.flow.advice import advice
 from autotune.flow.asked import asked
-from autotune.flow.budget import budget_for, held_by
+from autotune.flow.budget import assumed_host, budget_for, held_by
 from autotune.flow.checks import check_question, names_of
-from autotune.flow.choose import advice, choose
+from autotune.flow.choose import choose
 from autotune.flow.job import Job, Progress, WorkloadLike, job_for
 from autotune.flow.learning import with_learned
 from autotune.flow.recall import Profiles, open_store, recall_by_source, recalled
@@ -42,6 +43,7 @@ class Question:
     device: str | None = None
     max_vram: str | int | None = None
     max_ram: str | int | None = None
+    ram: str | int | None = None
     workload: WorkloadLike = None
     example: Mapping[str, Any] | None = None
     calls: int = 1
@@ -56,6 +58,16 @@ class Question:
 
     def __post_init__(self) -> None:
         check_question(self)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the model is a name: it is still to be loaded, in the precision of the plan, and there is nothing to undo."""
+        return isinstance(self.model, str | Path)
+
+    @property
+    def keeps_originals(self) -> bool:
+        """Whether originals of what is cast stay in RAM."""
+        return self.undo and not self.is_named
 
     @property
     def restricted(self) -> bool:
@@ -82,7 +94,7 @@ def answer_from(
     Raises:
         DoesNotFitError: none of its plans stays under the caps.
     """
-    if device is None:
+    if device is None or host is None:
         device, host = place_of(question)
     held = held_by(question.model, device)
     budget = budget_for(device, host, max_vram=question.max_vram, max_ram=question.max_ram, held=held)
@@ -103,7 +115,7 @@ def answer_from(
         cap_note=budget.note,
         ram_cap_bytes=budget.ram_bytes,
         chosen=chosen,
-        compared=front.baseline,
+        compared=front.against(max_vram=budget.vram_bytes, max_ram=budget.ram_bytes, quality=question.quality),
         advice=advice(front, chosen, budget, question.quality),
         asked=asked(question),
     )
@@ -150,28 +162,32 @@ def front_for(question: Question, device: Device | None = None) -> Front:
 
 def job_of(question: Question, device: Device) -> Job:
     """The pipeline read and the workload resolved; a model given by name is built on the meta device."""
-    pipe, name, source_key = question.model, None, None
-    if isinstance(pipe, str | Path):
+    pipe, name, source_key, recipe = question.model, None, None, None
+    if question.is_named:
         from autotune.zoo.locate import locate
 
-        pipe, name, source_key = locate(pipe)
+        pipe, name, source_key, recipe = locate(pipe)
     return job_for(
         pipe,
         device=device,
         workload=question.workload,
         example=question.example,
         calls=question.calls,
-        undo=question.undo,
+        undo=question.keeps_originals,
         name=name,
         source_key=source_key,
+        known=None if recipe is None else recipe.precision,
+        unloaded=question.is_named,
         progress=question.progress,
     )
 
 
-def place_of(question: Question) -> tuple[Device, Host | None]:
-    """The device, and this machine if the device is in it. A pipeline that lies on a card stays on that card."""
+def place_of(question: Question) -> tuple[Device, Host]:
+    """The device and the machine around it: this one, or what is stated or assumed of one that is not here. A pipeline that
+    lies on a card stays on that card."""
     if question.gpu is not None:
-        return catalog.card(question.gpu), None
+        device = catalog.card(question.gpu)
+        return device, assumed_host(device, question.ram)
     here = with_speed(local_device(question.device or present_device(question.model)))
     return (here if question.profiles is False else with_learned(here)), probe_host()
 
@@ -187,7 +203,12 @@ def _without_building(question: Question, device: Device, store: Any) -> Front |
     if recipe is None or workload is None:
         return None
     return recall_by_source(
-        store, source_key=recipe.source_key, device=device, workload=workload, undo=question.undo, name=recipe.name
+        store,
+        source_key=recipe.source_key,
+        device=device,
+        workload=workload,
+        undo=question.keeps_originals,
+        name=recipe.name,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from autotune.errors import PlanError
 from autotune.probe.assumed import assumed_ram_bytes
 from autotune.records.base import Record
 from autotune.records.device import Device
@@ -105,10 +104,3 @@ def budget_for(
         ram = asked_ram  # the only thing that is known of that machine
     cap = there if asked is None else min(max(asked - held.others_bytes, 0), there)
     return Budget(vram_bytes=cap, ram_bytes=ram, note=note)
-
-
-def ram_stated_for_nothing(gpu: object, ram: object) -> PlanError | None:
-    """The error where RAM is stated of this machine, which is measured."""
-    if ram is None or gpu is not None:
-        return None
-    return PlanError(f"ram={ram!r} states the RAM of a machine that is not here; add gpu=, or give max_ram= as a cap for this one")

@@ -53,7 +53,12 @@ def check_question(question: Question) -> None:
     """
     _check_model(question.model)
     _check_place(question.gpu, question.device)
-    for cap in ("max_vram", "max_ram"):
+    if question.ram is not None and question.gpu is None:
+        raise PlanError(
+            f"ram={question.ram!r} states the RAM of a machine that is not here; name its card with gpu=, "
+            "or cap this machine's RAM with max_ram="
+        )
+    for cap in ("max_vram", "max_ram", "ram"):
         if (size := getattr(question, cap)) is not None:
             parse_bytes(size, name=cap)
     _is_a("keep", question.keep, Mapping | None, "a dict such as {'vae_tiling': False}")

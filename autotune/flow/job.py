@@ -12,6 +12,7 @@ from autotune.errors import WorkloadError
 from autotune.probe.pipeline import inspect_pipeline
 from autotune.probe.workload import call_arguments, resolve_workload, said_by
 from autotune.records.device import Device
+from autotune.records.halves import HalfPrecision
 from autotune.records.model import Model
 from autotune.records.workload import Workload, with_defaults
 from autotune.simulate.allocator_settings import Settings
@@ -35,6 +36,8 @@ class Job:
     progress: Progress | None = None
     stated_allocator: Settings | None = None
     stated_torch: str | None = None
+    known: HalfPrecision | None = None
+    unloaded: bool = False
 
     @property
     def allocator(self) -> Settings | None:
@@ -75,6 +78,8 @@ def job_for(
     additions: Sequence[str] = (),
     allocator: Settings | None = None,
     torch_version: str | None = None,
+    known: HalfPrecision | None = None,
+    unloaded: bool = False,
     progress: Progress | None = None,
 ) -> Job:
     """Reads the pipeline and resolves its workloads.
@@ -92,6 +97,8 @@ def job_for(
         additions: what was put into the model, in words.
         allocator: how torch's allocator is set on a machine that is not here.
         torch_version: version of torch there.
+        known: what is published about the model in half precision; looked up by its denoisers if None.
+        unloaded: whether it is a model that is only named, whose weights are loaded as the plan says.
         progress: who wants to know how far it is.
 
     Raises:
@@ -103,7 +110,16 @@ def job_for(
     pairs = [_resolved(pipe, given, dict(example or {}), calls, usual) for given in _several(workload)]
     workloads, arguments = zip(*pairs, strict=True)
     told = tuple(call.model_copy(update={"additions": tuple(additions)}) for call in workloads)
-    return Job(pipe, model, device, told, arguments, undo, progress, allocator, torch_version)
+    facts = known or _published(model)
+    return Job(pipe, model, device, told, arguments, undo, progress, allocator, torch_version, facts, unloaded)
+
+
+def _published(model: Model) -> HalfPrecision | None:
+    """What is known of the model that has the same denoisers."""
+    from autotune.zoo.recognise import known_as
+
+    recipe = known_as(model.name, {part.name: (part.class_name, part.parameters) for part in model.components})
+    return None if recipe is None else recipe.precision
 
 
 def _several(workload: WorkloadLike) -> list[Workload | Mapping[str, Any] | None]:

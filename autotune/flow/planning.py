@@ -12,16 +12,22 @@ from autotune.flow.job import Job
 from autotune.flow.recordings import Recordings
 from autotune.levers.base import Subject
 from autotune.levers.engine import ORDER, check, current_plan
+from autotune.levers.precisions import Precisions, precisions
 from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate, Front
 from autotune.records.model import DenoiserFacts
 from autotune.records.plan import EXECUTION_LEVERS, LEVERS, Plan
+from autotune.records.precision import Precision
 from autotune.search.front import pareto
 from autotune.search.space import Space
-from autotune.search.study import search
+from autotune.search.study import estimated, search
 from autotune.simulate.replay import Replayer
 
 __all__ = ["as_it_is", "collecting_no_garbage", "estimates", "facts_for", "front_of", "space_of"]
+
+
+# Modes of offload that diffusers' guide to memory documents as one call each.
+_DOCUMENTED = ("model", "none", "group:leaf+stream", "sequential")
 
 
 def front_of(
@@ -29,22 +35,23 @@ def front_of(
 ) -> Front:
     """Traces what must be traced, estimates the space, keeps the front. A forbidden lever stays as it is now."""
     kept = dict(keep or {})
-    subject = Subject(job.pipe, job.device, job.largest, allowed=frozenset(allow))
+    subject = _subject(job)._replace(allowed=frozenset(allow))
     _check_kept(subject, kept)
+    fixed = {name: getattr(current_plan(job.pipe), name) for name in forbid} | kept
+    choice = precisions(subject)
     with collecting_no_garbage():
         recordings = _recordings(job)
         subject = subject._replace(denoisers=_facts(job, recordings, prove=bool(kept.get("batch_split"))))
         _check_kept(subject, kept)
-        present = {name: getattr(current_plan(job.pipe), name) for name in forbid}
-        space = _space(subject).restricted(present | kept)
+        space = _space(subject).restricted(fixed)
         if next(space.plans(), None) is None:
             check(subject, Plan(**{name: values[0] for name, values in space.values.items()}))
             raise PlanError("the levers that are fixed leave no plan; fix fewer of them")
         replayers = _replayers(job, recordings, space)
-    found = search(space, _worst(replayers), progress=lambda done, total: job.tell("searching", done, total))
-    front = pareto([_exact(replayers, candidate) for candidate in found.front])
-    usual = Plan(offload="model" if "model" in space.values["offload"] else "none", id="baseline")
-    same = next((c for c in found.evaluated if c.plan.same_as(usual)), None)
+        found = search(space, _worst(replayers), progress=lambda done, total: job.tell("searching", done, total))
+        front = pareto([_exact(replayers, candidate) for candidate in found.front])
+        usual = [_exact(replayers, candidate) for candidate in estimated(_usual_plans(space), _worst(replayers))]
+        named = () if "dtype" in fixed else _named(job, recordings, space, choice.named)
     return Front(
         model=job.model.name,
         device=job.device,
@@ -52,14 +59,55 @@ def front_of(
         candidates=front,
         searched=len(found.evaluated),
         denoisers=dict(subject.denoisers),
-        baseline=same and _exact(replayers, same),
+        usual=tuple(usual),
+        named=named,
+        caution=_caution(job, choice, fixed.get("dtype")) if named or "dtype" in fixed else "",
+        parameters=sum(part.parameters for part in job.model.components),
     )
+
+
+def _usual_plans(space: Space) -> list[Plan]:
+    """What a careful user would type: the half precision that is safe here, and the one without loss, by documented modes."""
+    usual = {name: getattr(Plan(), name) for name in LEVERS}
+    plain = {name: usual[name] if usual[name] in values else values[0] for name, values in space.values.items()}
+    by_lane = {Plan(dtype=dtype).lane: dtype for dtype in reversed(space.values["dtype"])}
+    modes = [mode for mode in _DOCUMENTED if mode in space.values["offload"] or mode == "none"]
+    return [
+        Plan(
+            **plain | {"dtype": dtype, "offload": mode, "text_encoders": "resident", "compile": "none"},
+            id=f"usual-{lane}-{mode}",
+        )
+        for lane, dtype in by_lane.items()
+        for mode in modes
+    ]
+
+
+def _named(
+    job: Job, recordings: Sequence[Recordings], space: Space, dtypes: tuple[Precision, ...]
+) -> tuple[Candidate, ...]:
+    """Plans in precisions that are not known to give right images here: by placement and tiling alone, as they are only told."""
+    if not dtypes:
+        return ()
+    free = ("offload", "text_encoders", "vae_tiling")
+    values = {name: values if name in free else values[:1] for name, values in space.values.items()}
+    narrow = Space(values={**values, "dtype": dtypes})
+    replayers = _replayers(job, recordings, narrow)
+    return pareto([_exact(replayers, candidate) for candidate in search(narrow, _worst(replayers)).front])
+
+
+def _caution(job: Job, choice: Precisions, dtype: Any) -> str:
+    """What is known of a precision that may give wrong images here; of the one that is fixed, if one is."""
+    if dtype is not None and Precision(dtype) in {*choice.offered, Precision()}:
+        return ""
+    if job.device.fp16_fails and dtype is not None and "float16" in Precision(dtype).dtypes:
+        return f"{job.device.name} is known to give black images in fp16"
+    return choice.caution
 
 
 def space_of(job: Job) -> Space:
     """The values each lever offers for this job: those that can help."""
     facts = _facts(job, _recordings(job), prove=False)
-    return _space(Subject(job.pipe, job.device, job.largest, denoisers=facts))
+    return _space(_subject(job)._replace(denoisers=facts))
 
 
 def as_it_is(job: Job) -> Candidate:
@@ -91,6 +139,10 @@ def _recordings(job: Job, *, untouched: bool = False) -> list[Recordings]:
 def _facts(job: Job, recordings: Sequence[Recordings], *, prove: bool) -> dict[str, DenoiserFacts]:
     """Those of the largest workload."""
     return recordings[job.workloads.index(job.largest)].facts(prove=prove)
+
+
+def _subject(job: Job) -> Subject:
+    return Subject(job.pipe, job.device, job.largest, known=job.known, unloaded=job.unloaded)
 
 
 def _check_kept(subject: Subject, kept: Mapping[str, Any]) -> None:

@@ -24,7 +24,9 @@ def assigned(pipeline_class: type, name: str) -> Iterator[ast.expr]:
     """The expressions that the call assigns to a local name, in the order of the code."""
     for statement in _assignments(pipeline_class):
         for target in statement.targets:
-            if (isinstance(target, ast.Name) and target.id == name) or (isinstance(target, ast.Tuple) and any(isinstance(e, ast.Name) and e.id == name for e in target.elts)):
+            if (isinstance(target, ast.Name) and target.id == name) or (
+                isinstance(target, ast.Tuple) and any(isinstance(e, ast.Name) and e.id == name for e in target.elts)
+            ):
                 yield statement.value
 
 

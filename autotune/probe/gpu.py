@@ -124,7 +124,8 @@ def cpu_device(*, notes: tuple[str, ...] = ()) -> Device:
 
     machine = host()
     # Two hardware threads of a core share its units.
-    cores = min(machine.cores, psutil.cpu_count(logical=False) or machine.cores)
+    threads = machine.cores or 1
+    cores = min(threads, psutil.cpu_count(logical=False) or threads)
     rate = cores * CPU_FLOPS_PER_S_PER_CORE
     return Device(
         name="CPU",

@@ -30,7 +30,7 @@ class Candidate(Record):
     def fits(self, max_vram_bytes: int | None, max_ram_bytes: int | None, *, one_memory: bool = False) -> bool:
         """Whether it stays under both budgets, its error bar included; `one_memory` where card and host share theirs."""
         estimate = self.estimate
-        needed_bytes = estimate.needed_bytes + (estimate.host_ram_bytes if one_memory else 0)
+        needed_bytes = estimate.one_memory_bytes if one_memory else estimate.needed_bytes
         vram_ok = max_vram_bytes is None or needed_bytes <= max_vram_bytes
         return vram_ok and (max_ram_bytes is None or estimate.host_ram_bytes <= max_ram_bytes)
 
@@ -101,11 +101,11 @@ class Front(Record):
     def against(
         self, *, max_vram: str | int | None = None, max_ram: str | int | None = None, quality: Quality = "near"
     ) -> Candidate | None:
-        """What a careful user would type in that lane: model offload if it fits, else the fastest documented mode that does, else
-        the smallest."""
-        lane = max((c.plan.lane for c in self.usual if LANES.index(c.plan.lane) <= LANES.index(quality)), default=None,
-                   key=LANES.index)  # fmt: skip
-        mine = [candidate for candidate in self.usual if candidate.plan.lane == lane]
+        """What a careful user would type in that lane: model offload if it fits, else the fastest documented mode that does,
+        else the smallest."""
+        ranks = [LANES.index(candidate.plan.lane) for candidate in self.usual]
+        best = max((rank for rank in ranks if rank <= LANES.index(quality)), default=-1)
+        mine = [candidate for candidate, rank in zip(self.usual, ranks, strict=True) if rank == best]
         model = [candidate for candidate in mine if candidate.plan.offload == "model"]
         fitting = [c for c in (self._choice(pool, max_vram, max_ram, "latency", None) for pool in (model, mine)) if c]
         return fitting[0] if fitting else min(mine, key=lambda c: c.estimate.needed_bytes, default=None)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate
 from autotune.records.plan import LEVERS, Plan
+from autotune.records.precision import Precision
 from autotune.records.rules import conflict
 from autotune.search.front import objectives, pareto, with_reasons
 from autotune.search.space import Space
@@ -20,7 +21,7 @@ from autotune.search.space import Space
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Found", "search", "to_study"]
+__all__ = ["Found", "estimated", "search", "to_study"]
 
 Estimator = Callable[[Sequence[Plan]], list[Estimate]]
 Progress = Callable[[int, int], None]
@@ -100,7 +101,7 @@ def _trial(
     if max_ram_bytes is not None:
         constraints["ram_bytes"] = float(candidate.estimate.host_ram_bytes - max_ram_bytes)
     return optuna.trial.create_trial(
-        params={name: getattr(candidate.plan, name) for name in LEVERS},
+        params={name: _choice(getattr(candidate.plan, name)) for name in LEVERS},
         distributions=dict(distributions),
         values=[float(value) for value in objectives(candidate)],
         constraints=constraints,
@@ -108,11 +109,16 @@ def _trial(
     )
 
 
+def estimated(plans: Sequence[Plan], estimate: Estimator) -> list[Candidate]:
+    """These plans with their estimates."""
+    return [Candidate(plan=p, estimate=e) for p, e in zip(plans, estimate(plans), strict=True)]
+
+
 def _enumerate(plans: Iterable[Plan], total: int, estimate: Estimator, progress: Progress | None) -> list[Candidate]:
     evaluated: list[Candidate] = []
     remaining = iter(plans)
     while batch := list(islice(remaining, _BATCH)):
-        evaluated += [Candidate(plan=p, estimate=e) for p, e in zip(batch, estimate(batch), strict=True)]
+        evaluated += estimated(batch, estimate)
         if progress:
             progress(len(evaluated), total)
     return evaluated
@@ -126,7 +132,7 @@ def _propose(space: Space, estimate: Estimator, proposals: int, progress: Progre
     known: dict[tuple[Any, ...], Candidate] = {}
     for done in range(proposals):
         trial = study.ask()
-        values = {name: trial.suggest_categorical(name, list(choices)) for name, choices in space.values.items()}
+        values = {name: trial.suggest_categorical(name, _choices(choices)) for name, choices in space.values.items()}
         plan = Plan(**values, id=f"p{trial.number}")
         if conflict(plan) is not None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -151,7 +157,12 @@ def _new_study() -> optuna.Study:
 
 
 def _choices(values: Iterable[Any]) -> list[Any]:
-    return list(dict.fromkeys(values))
+    return list(dict.fromkeys(map(_choice, values)))
+
+
+def _choice(value: Any) -> Any:
+    """As Optuna's storages keep it: a precision in its written form."""
+    return value.written if isinstance(value, Precision) else value
 
 
 def _key(plan: Plan) -> tuple[Any, ...]:

@@ -13,16 +13,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from autotune.records.model import Model
 from autotune.records.plan import Plan, group_offload
+from autotune.records.precision import AS_IS, DtypeName
 from autotune.records.trace import Trace
 from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.parts import parents
 from autotune.simulate.residency import apart, never_waits
 
 __all__ = ["Ram", "undo_bytes", "waiting_ram"]
+
+_FLOATS = get_args(DtypeName)
 
 
 class Ram(NamedTuple):
@@ -71,10 +74,13 @@ def waiting_ram(model: Model, plan: Plan, trace: Trace, settings: Settings | Non
 
 
 def undo_bytes(model: Model, plan: Plan) -> int:
-    """Originals of lowered weights."""
-    if plan.dtype == "as_is":
-        return 0
-    return sum(part.bytes_by_dtype.get("float32", 0) for part in model.components)
+    """Originals of weights that are cast to another precision."""
+    return sum(
+        taken
+        for part in model.components
+        for dtype, taken in part.bytes_by_dtype.items()
+        if plan.dtype.of(part.name) not in {AS_IS, dtype} and dtype in _FLOATS
+    )
 
 
 def _installed(waiting: Mapping[str, int], *, copies: Mapping[str, int], replaced: Mapping[str, int]) -> Ram:

@@ -215,9 +215,7 @@ def _component_class(name: str, library: str, class_name: str) -> Any:
     return found
 
 
-def _part(
-    sources: Sources, name: str, of: tuple[str, str], wanted: dict[str, DtypeName], parts: dict[str, Any]
-) -> Any:
+def _part(sources: Sources, name: str, of: tuple[str, str], wanted: dict[str, DtypeName], parts: dict[str, Any]) -> Any:
     import diffusers
     import transformers
 

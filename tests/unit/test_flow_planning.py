@@ -104,9 +104,9 @@ def test_a_kept_value_that_cannot_be_applied_is_refused_before_anything_is_trace
 
 
 def test_the_baseline_is_what_people_would_do():
-    assert front_of(job(sd(), SMALL)).baseline.plan.changes == {"offload": "model"}
-    assert front_of(job(sd(), SMALL, CPU)).baseline.plan.changes == {}
-    assert front_of(job(sd(), SMALL), keep={"offload": "sequential"}).baseline is None
+    assert front_of(job(sd(), SMALL)).against().plan.changes == {"dtype": "float16", "offload": "model"}
+    assert front_of(job(sd(), SMALL)).against(quality="exact").plan.changes == {"offload": "model"}
+    assert front_of(job(sd(), SMALL, CPU)).against(quality="exact").plan.changes == {}
 
 
 def test_the_pipeline_as_it_is():

@@ -1,0 +1,113 @@
+"""What would buy more than the plan that was chosen: each in a phrase with the argument to type, the best first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import ceil
+
+from autotune.flow.budget import Budget
+from autotune.flow.choose import in_words, rounded_up
+from autotune.records.front import Candidate, Front
+from autotune.records.plan import LANES, Quality
+from autotune.units import duration, size
+
+__all__ = ["advice"]
+
+_WORTH_SAYING = 1.3  # a faster lane is mentioned from this factor on
+_WORTH_COMPILING = 1.05
+_FASTER = 0.97  # of the seconds now: what is nearer is within the error of any prediction
+_MANY_CALLS = 1_000
+
+
+def advice(front: Front, chosen: Candidate, budget: Budget, quality: Quality) -> tuple[str, ...]:
+    """A precision that is only named, a faster lane, more VRAM, more RAM, compiling over more calls."""
+    mine = [c for c in front.candidates if LANES.index(c.plan.lane) <= LANES.index(quality)]
+    said = [
+        *_named(front, chosen, budget),
+        *_lane(front, chosen, budget, quality),
+        *_more_vram(front, mine, chosen, budget),
+        *_more_ram(front, mine, chosen, budget),
+        *_without_originals(front, mine, chosen, budget),
+        *_compiling(front, chosen, budget, quality),
+    ]
+    return tuple(said)
+
+
+def _seconds(front: Front, candidate: Candidate) -> float:
+    return candidate.estimate.per_call_s(front.workload.calls)
+
+
+def _named(front: Front, chosen: Candidate, budget: Budget) -> list[str]:
+    named = front.best_named(max_vram=budget.vram_bytes, max_ram=budget.ram_bytes)
+    if named is None or _seconds(front, chosen) < _WORTH_SAYING * _seconds(front, named):
+        return []
+    return [in_words(named, front.caution)]
+
+
+def _lane(front: Front, chosen: Candidate, budget: Budget, quality: Quality) -> list[str]:
+    for lane in LANES[LANES.index(quality) + 1 :]:
+        other = front.best(max_vram=budget.vram_bytes, max_ram=budget.ram_bytes, quality=lane)
+        if other is not None and _seconds(front, chosen) >= _WORTH_SAYING * _seconds(front, other):
+            return [f"quality='{lane}' would take {duration(_seconds(front, other))}"]
+    return []
+
+
+def _faster(front: Front, pool: Iterable[Candidate], chosen: Candidate) -> list[Candidate]:
+    return [c for c in pool if _seconds(front, c) < _FASTER * _seconds(front, chosen)]
+
+
+def _more_vram(front: Front, mine: list[Candidate], chosen: Candidate, budget: Budget) -> list[str]:
+    """The next faster plan, on this card or a larger one."""
+    pool = [
+        c
+        for c in _faster(front, mine, chosen)
+        if not c.fits(budget.vram_bytes, None) and c.fits(None, budget.ram_bytes)
+    ]
+    if not pool:
+        return []
+    next_one = min(pool, key=lambda candidate: candidate.estimate.needed_bytes)
+    cap, taken = rounded_up(next_one.estimate.needed_bytes), duration(_seconds(front, next_one))
+    if next_one.estimate.needed_bytes <= front.device.total_bytes:
+        return [f"max_vram='{cap}' would take {taken} ({next_one.plan.id})"]
+    return [f"a card with {cap} would take {taken} ({next_one.plan.id})"]
+
+
+def _more_ram(front: Front, mine: list[Candidate], chosen: Candidate, budget: Budget) -> list[str]:
+    pool = [
+        c
+        for c in _faster(front, mine, chosen)
+        if c.fits(budget.vram_bytes, None) and not c.fits(None, budget.ram_bytes)
+    ]
+    if not pool or front.device.shares_ram:
+        return []
+    next_one = min(pool, key=lambda candidate: _seconds(front, candidate))
+    ram = rounded_up(next_one.estimate.host_ram_bytes)
+    return [f"{ram} of RAM would take {duration(_seconds(front, next_one))} ({next_one.plan.id})"]
+
+
+def _without_originals(front: Front, mine: list[Candidate], chosen: Candidate, budget: Budget) -> list[str]:
+    """A plan whose RAM is over the budget only for the originals that an exact restore wants."""
+    pool = [
+        c
+        for c in _faster(front, mine, chosen)
+        if c.estimate.undo_bytes
+        and c.fits(budget.vram_bytes, None)
+        and budget.ram_bytes < c.estimate.host_ram_bytes <= budget.ram_bytes + c.estimate.undo_bytes
+    ]
+    if not pool:
+        return []
+    best = min(pool, key=lambda candidate: _seconds(front, candidate))
+    taken, originals = duration(_seconds(front, best)), size(best.estimate.undo_bytes)
+    return [f"undo=False would take {taken}: it gives up an exact restore, and {originals} of originals in RAM"]
+
+
+def _compiling(front: Front, chosen: Candidate, budget: Budget, quality: Quality) -> list[str]:
+    """From how many calls on a plan that takes longer to start would be the faster one."""
+    best = front.best(max_vram=budget.vram_bytes, max_ram=budget.ram_bytes, quality=quality, calls=_MANY_CALLS)
+    if best is None or best.estimate.setup_s <= chosen.estimate.setup_s:
+        return []
+    saved_s = chosen.estimate.latency_s - best.estimate.latency_s
+    if saved_s < (1 - 1 / _WORTH_COMPILING) * chosen.estimate.latency_s:
+        return []
+    calls = ceil((best.estimate.setup_s - chosen.estimate.setup_s) / saved_s)
+    return [f"compiling would pay from {calls} calls on: calls={calls} ({best.plan.id})"]
