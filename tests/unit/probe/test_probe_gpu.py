@@ -175,7 +175,7 @@ def test_one_card(here):
     driver = Nvml(rtx3060())
     here(driver)
     (device,) = gpu.devices()
-    assert device == card("RTX 3060").model_copy(
+    assert device == card("RTX 3060 12GB").model_copy(
         update={
             "total_bytes": 12 * GIB - DRIVER_BYTES,
             "free_bytes": 10 * GIB,
