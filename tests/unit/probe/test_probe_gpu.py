@@ -220,7 +220,7 @@ def test_sm_count_comes_from_the_cores(here):
     (device,) = gpu.devices()
     assert device.sm_count == 20
     assert device.source == "assumed"
-    assert device.fp16_flops_per_s == pytest.approx(10.05e12 * 20 / 22)
+    assert device.fp16_flops_per_s == pytest.approx(5.967e12 * 20 / 14)
 
 
 @pytest.mark.parametrize(
