@@ -21,6 +21,8 @@ from benchmarks.wordings import code_of, offload_of, quantization_of
 __all__ = ["Case", "Run", "card_of", "case_of", "job_of", "plan_of", "run_of"]
 
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+# A record of 2022 says "3060 RTX", when the card with 12 GB was the one that people had.
+_MEANT = {"NVIDIA GeForce RTX 3060": "NVIDIA GeForce RTX 3060 12GB"}
 _ATTENTION = {"sdpa", "vanilla", "xformers"}
 _FAMILIES = {"SD 1.x": "sd15", "SD1.5": "sd15"}
 """Names for models of one architecture, and a zoo model that has it."""
@@ -156,7 +158,7 @@ def card_of(record: Measurement) -> Device:
     if record.gpu is None:
         raise SkippedError(Skip.UNKNOWN_CARD, "none named")
     try:
-        return catalog.card(record.gpu)
+        return catalog.card(_MEANT.get(record.gpu, record.gpu))
     except AutotuneError as error:
         raise SkippedError(Skip.UNKNOWN_CARD, record.gpu) from error
 

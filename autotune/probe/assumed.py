@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from autotune.probe import mig
-from autotune.probe.table import BLACK_IN_FP16, Row, fp16_fails, rows
+from autotune.probe.names import read
+from autotune.probe.table import BLACK_IN_FP16, Row, fp16_fails, rows, vocabulary
 from autotune.records.device import Device
 from autotune.units import GB
 
@@ -32,26 +32,25 @@ def assumed_ram_bytes(device: Device) -> int:
     return _RAM_BYTES if device.consumer else max(_RAM_BYTES, _RAM_TO_VRAM * device.total_bytes)
 
 
-def most_alike(
-    name: str,
-    total_bytes: int,
-    compute_capability: tuple[int, int],
-    sm_count: int | None,
-    kin: Sequence[Row] = (),
-) -> Row:
-    """The card of the generation that is nearest: in family, then in SMs where they are known, then in memory.
+def most_alike(name: str, total_bytes: int, compute_capability: tuple[int, int], sm_count: int | None) -> Row:
+    """The card of the generation that is nearest: in name and family, then in SMs where they are known, then in memory.
 
-    Args:
-        kin: Cards that are meant by the name, to be preferred where one is of the generation.
+    Of cards that are equally near, the slowest.
+
+    >>> most_alike("NVIDIA GeForce GTX 1650 Ti", 4 * 2**30, (7, 5), 16).facts.name
+    'NVIDIA GeForce GTX 1650'
     """
-    among = [row for row in kin if row.facts.compute_capability == compute_capability]
-    black, geforce, laptop = fp16_fails(name, compute_capability), _is_geforce(name), "laptop" in name.casefold()
+    words = read(name, vocabulary()).words
+    black, geforce = fp16_fails(name, compute_capability), _is_geforce(name)
+    generation = _generation(compute_capability)
+    namesakes = [row for row in generation if row.models & words]
     return min(
-        among or _generation(compute_capability),
+        namesakes or generation,
         key=lambda row: (
+            len(row.core ^ words) if namesakes else 0,
             row.facts.fp16_fails != black,
             geforce not in {None, _is_geforce(row.facts.name)},
-            geforce is not None and laptop != ("laptop" in row.words),
+            geforce is not None and ("laptop" in words) != ("laptop" in row.words),
             0 if sm_count is None else abs((row.facts.sm_count or 0) - sm_count),
             abs(row.facts.total_bytes - total_bytes),
             row.facts.fp16_flops_per_s or 0.0,

@@ -15,7 +15,7 @@ from autotune.errors import UnknownGpuError
 from autotune.probe import mig
 from autotune.probe.assumed import assumed_ram_bytes, like, most_alike
 from autotune.probe.described import described, fields_of
-from autotune.probe.meaning import full_name, meant, named_by_driver, of_size, one, sized
+from autotune.probe.meaning import full_name, named_by_driver, of_size, one, sized
 from autotune.probe.names import LONGEST, read, shown
 from autotune.probe.table import Row, rows, vocabulary
 from autotune.records.device import Device
@@ -49,11 +49,11 @@ def card(name: str | Mapping[str, Any]) -> Device:
     ('described by hand; what was not said is taken from NVIDIA RTX 4000 Ada Generation',)
     """
     if isinstance(name, Mapping):
-        return _described(name)
+        return described(name)
     if not isinstance(name, str):
         raise UnknownGpuError(f"gpu={shown(name)} is no card's name; write for example gpu='NVIDIA GeForce RTX 4060'")
     if len(name) <= LONGEST and (fields := fields_of(name)):
-        return _described(fields)
+        return described(fields)
     whole, profile = mig.split(name)
     written = read(whole, vocabulary())
     row = one(written, name)
@@ -128,14 +128,6 @@ def instance(whole: Device, nvml_name: str) -> Device | None:
     return None if known is None else mig.part_of(whole, known[1])
 
 
-def _described(fields: Mapping[str, Any]) -> Device:
-    name = fields.get("name")
-    if not isinstance(name, str):
-        return described(fields)
-    written = read(name, vocabulary())
-    return described(fields, meant(written) or [row for row in rows() if row.models & written.words])
-
-
 def _row_for(name: str, total_bytes: int) -> Row | None:
     low, high = SAME_SIZE
     there, _ = named_by_driver(name)
@@ -166,7 +158,7 @@ def _part(row: Row, asked: str, name: str) -> Device:
     known = mig.profiles(row.facts, row.gib)
     if not known:
         raise UnknownGpuError(
-            f"gpu={shown(name)} asks for MIG, which {row.facts.name} lacks as far as is known; there is {full_name(row)!r}"
+            f"gpu={shown(name)} asks for MIG, and no MIG profile of {row.facts.name} is known; there is {full_name(row)!r}"
         )
     profile = mig.find(known, asked)
     if profile is None:

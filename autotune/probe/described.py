@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from autotune.errors import BadSizeError, NoAcceleratorError, UnknownGpuError, nearest
 from autotune.probe.assumed import like, most_alike
 from autotune.probe.names import shown
-from autotune.probe.table import Row
 from autotune.records.device import Device
 from autotune.units import GB, parse_bytes, size
 
@@ -56,12 +55,11 @@ def fields_of(text: str) -> dict[str, Any] | None:
     return {kind: _bare(kind, part) for kind, part in zip(kinds, parts, strict=True)}
 
 
-def described(fields: Mapping[str, Any], kin: Sequence[Row] = ()) -> Device:
+def described(fields: Mapping[str, Any]) -> Device:
     """A card by compute capability and memory, and by name, `sm_count` and `bandwidth` (GB/s) where they are known.
 
     Args:
         fields: The facts. All others are those of the nearest card of the generation, which a note names.
-        kin: Cards of the catalogue that the name means.
 
     Raises:
         UnknownGpuError: a fact is missing, unknown, or cannot be true.
@@ -81,7 +79,7 @@ def described(fields: Mapping[str, Any], kin: Sequence[Row] = ()) -> Device:
         raise _untrue("sm_count", fields["sm_count"], "a whole number")
     name = _name(fields.get("name"), capability)
     sms = None if sm_count is None else int(sm_count)
-    model = most_alike(name, total_bytes, capability, sms, kin)
+    model = most_alike(name, total_bytes, capability, sms)
     facts = {
         "name": name,
         "total_bytes": total_bytes,

@@ -24,14 +24,15 @@ __all__ = ["Profile", "find", "part_of", "profiles", "scaled", "split"]
 _SEVENTHS = ((1, 1, None), (1, 2, None), (2, 2, None), (3, 4, None), (4, 4, None), (7, 8, None))
 _CUTS: dict[tuple[tuple[int, int] | None, int | None], tuple[tuple[int, int, int | None], ...]] = {
     ((8, 0), 56): ((1, 1, 14), (2, 2, 28), (4, 4, 56)),  # A30
-    ((8, 0), 108): ((1, 1, 14), (1, 2, 14), (2, 2, 28), (3, 4, 42), (4, 4, 56), (7, 8, 98)),  # A100
+    ((8, 0), 108): ((1, 1, 14), (1, 2, 14), (2, 2, 28), (3, 4, 42), (4, 4, 56), (7, 8, 98)),  # A100, A800
+    ((9, 0), 78): _SEVENTHS,  # H20
     ((9, 0), 114): _SEVENTHS,  # H100 PCIe
-    ((9, 0), 132): ((1, 1, 16), (1, 2, 26), (2, 2, 32), (3, 4, 60), (4, 4, 64), (7, 8, 132)),  # H100, H200
-    ((10, 0), 148): _SEVENTHS,  # B200
+    ((9, 0), 132): ((1, 1, 16), (1, 2, 26), (2, 2, 32), (3, 4, 60), (4, 4, 64), (7, 8, 132)),  # H100, H200, GH200
+    ((10, 0), 148): _SEVENTHS,  # B200, GB200
     ((12, 0), 188): ((1, 1, None), (2, 2, None), (4, 4, None)),  # RTX PRO 6000 Blackwell
 }
 # What an instance lacks of the memory in its name: the same listings show 4.75 GiB of 5, 9.5 of 10, 19.5 of 20 and 39.25
-# of 40. The largest profiles lack what the driver keeps of the whole card (DRIVER_SHARE in catalog.py).
+# of 40. The largest profiles lack what the driver keeps of the whole card (DRIVER_SHARE in table.py).
 RESERVED_BYTES, RESERVED_SHARE = GIB // 2, 0.02
 
 _NAME = re.compile(r"[\s_-]mig[\s_-]", re.IGNORECASE)

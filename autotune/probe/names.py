@@ -88,26 +88,36 @@ def _tokens(chunks: list[str], vocabulary: Set[str]) -> Written:
     sizes: set[int] = set()
     unknown: list[str] = []
     count = 1
-    longest = max(map(len, vocabulary | NOISE))
     for chunk in chunks:
-        place = 0
-        while place < len(chunk):
-            ends = range(min(len(chunk), place + longest), place, -1)
-            word = next((chunk[place:end] for end in ends if _known(chunk[place:end], vocabulary)), "")
-            size, many = _SIZE.match(chunk, place), _COUNT.match(chunk, place)
-            if size and len(size[0]) > len(word):
-                word = size[0]
-                sizes.add(_gib(word))
-            elif many and len(many[0]) > len(word):
-                word = many[0]
+        tokens = _split(chunk, vocabulary)
+        if tokens is None:
+            unknown.append(chunk)
+            continue
+        for token in tokens:
+            if _known(token, vocabulary):
+                words.add(_MEANT.get(token, token))
+            elif _SIZE.fullmatch(token):
+                sizes.add(_gib(token))
+            elif many := _COUNT.fullmatch(token):
                 count = int(many[1] or many[2] or 2)
-            elif word:
-                words.add(_MEANT.get(word, word))
-            else:
-                unknown.append(chunk)
-                break
-            place += len(word)
     return Written(frozenset(words), frozenset(sizes), count, tuple(unknown))
+
+
+def _split(chunk: str, vocabulary: Set[str]) -> list[str] | None:
+    """A run of letters and digits as words, sizes and counts, the longest first; None where a rest is none of them."""
+    longest = max(map(len, vocabulary | NOISE))
+    tokens: list[str] = []
+    place = 0
+    while place < len(chunk):
+        ends = range(min(len(chunk), place + longest), place, -1)
+        word = next((chunk[place:end] for end in ends if _known(chunk[place:end], vocabulary)), "")
+        others = [found[0] for pattern in (_SIZE, _COUNT) if (found := pattern.match(chunk, place))]
+        token = max(word, *others, key=len) if others else word
+        if not token:
+            return None
+        tokens.append(token)
+        place += len(token)
+    return tokens
 
 
 def _known(word: str, vocabulary: Set[str]) -> bool:

@@ -28,6 +28,9 @@ A100 = "NVIDIA A100-SXM4-80GB"
         ("NVIDIA H100 NVL MIG 1g.12gb", 16 / 132, 1 / 8, 12),
         ("NVIDIA H200 MIG 3g.71gb", 60 / 132, 4 / 8, 71),
         ("NVIDIA B200 MIG 1g.23gb", 1 / 7, 1 / 8, 23),
+        ("NVIDIA GH200 480GB MIG 1g.12gb", 16 / 132, 1 / 8, 12),
+        ("NVIDIA H20 MIG 3g.48gb", 3 / 7, 4 / 8, 48),
+        ("NVIDIA GB200 MIG 1g.47gb", 1 / 7, 2 / 8, 47),
         ("NVIDIA RTX PRO 6000 Blackwell Server Edition MIG 1g.24gb", 1 / 4, 1 / 4, 24),
     ],
 )
@@ -46,9 +49,12 @@ def test_an_instance_has_its_share_of_the_card(name, compute_share, memory_share
 def test_the_parts_of_a_card_are_never_more_than_the_card():
     cut = {name: mig.profiles(card(name), _gib(name)) for name in names()}
     assert {name for name, found in cut.items() if found} == {
-        name for name in names() if card(name).compute_capability in {(8, 0), (9, 0), (10, 0)} or "RTX PRO 6000" in name
+        name
+        for name in names()
+        if (card(name).compute_capability in {(8, 0), (9, 0), (10, 0)} and "B100" not in name) or "RTX PRO 6000" in name
     }
     for name, found in cut.items():
+        assert len({profile.name for profile in found.values()}) == len(found)
         for profile in found.values():
             part, whole = card(f"{name} MIG {profile.name}"), card(name)
             assert 0 < profile.compute_share <= 1, part.name
@@ -97,33 +103,39 @@ def test_a_real_instance_takes_its_rates_from_the_profile_and_its_memory_from_th
 def test_a_name_without_a_known_profile_tells_no_instance():
     assert instance(card(A100), f"{A100} MIG 9g.90gb") is None
     assert instance(card(A100), A100) is None
-    assert instance(card("RTX 3060"), "NVIDIA GeForce RTX 3060 MIG 1g.6gb") is None
+    assert instance(card("RTX 3060 12GB"), "NVIDIA GeForce RTX 3060 MIG 1g.6gb") is None
 
 
-@pytest.mark.parametrize("profile", ["5g.50gb", "1g.5gb", "0g.0gb", "3c.2g.20gb", "1g.10gb; rm", "", "1" * 5000])
+@pytest.mark.parametrize("profile", ["5g.50gb", "1g.5gb", "0g.0gb", "3c.2g.20gb", "1g.10gb; rm", "", "1" * 99])
 def test_a_profile_that_the_card_lacks_is_told_which_it_has(profile):
     with pytest.raises(UnknownGpuError) as caught:
         card(f"{A100} MIG {profile}")
+    asked = f"{A100} MIG {profile}"
+    asked = asked if len(asked) <= 60 else f"{asked[:60]}..."
     assert str(caught.value) == (
-        f"gpu='{A100} MIG {profile}' is no MIG instance of {A100}, which has "
+        f"gpu='{asked}' is no MIG instance of {A100}, which has "
         "MIG 1g.10gb, MIG 1g.20gb, MIG 2g.20gb, MIG 3g.40gb, MIG 4g.40gb, MIG 7g.80gb"
     )
 
 
-@pytest.mark.parametrize("name", ["NVIDIA GeForce RTX 3060", "NVIDIA A40", "NVIDIA RTX A4500", "Tesla T4"])
+@pytest.mark.parametrize(
+    "name", ["NVIDIA GeForce RTX 3070", "NVIDIA A40", "NVIDIA RTX A4500", "Tesla T4", "NVIDIA GB300"]
+)
 def test_a_card_without_mig_says_so(name):
     with pytest.raises(UnknownGpuError) as caught:
         card(f"{name} MIG 1g.6gb")
-    assert str(caught.value) == f"gpu='{name} MIG 1g.6gb' asks for MIG, which {name} lacks; there is '{name}'"
+    assert str(caught.value) == (
+        f"gpu='{name} MIG 1g.6gb' asks for MIG, and no MIG profile of {name} is known; there is '{name}'"
+    )
 
 
-def test_an_instance_of_an_unknown_card_is_told_the_nearest_cards():
+def test_an_instance_of_one_of_several_cards_is_told_which_there_are():
     with pytest.raises(UnknownGpuError) as caught:
         card("H100 MIG 1g.10gb")
     assert str(caught.value) == (
-        "gpu='H100 MIG 1g.10gb' is not among the 105 known cards; "
-        "nearest: NVIDIA H100 80GB HBM3, NVIDIA H100 PCIe, NVIDIA H100 NVL"
+        "gpu='H100 MIG 1g.10gb' names several cards; write 'NVIDIA H100 SXM5', 'NVIDIA H100 PCIe' or 'NVIDIA H100 NVL'"
     )
+    assert card("H100 SXM5 MIG 1g.10gb").name == "NVIDIA H100 80GB HBM3 MIG 1g.10gb"
 
 
 def _gib(name):
