@@ -131,7 +131,8 @@ def job_of(question: Question, device: Device) -> Job:
     if isinstance(pipe, str | Path):
         from autotune.zoo.locate import locate
 
-        pipe, name, source_key = locate(pipe)
+        located = locate(pipe)
+        pipe, name, source_key = located.pipe, located.name, located.source_key
     return job_for(
         pipe,
         device=device,

@@ -18,7 +18,7 @@ from autotune.zoo import untrusted
 from autotune.zoo.agreed import agreed
 from autotune.zoo.build import network, quiet
 from autotune.zoo.precisions import Wanted, chosen
-from autotune.zoo.recipes import DtypeName, content_key
+from autotune.zoo.recipe import DtypeName, content_key
 from autotune.zoo.stored import stored_dtype
 from autotune.zoo.tokenizers import stand_in
 
@@ -215,9 +215,7 @@ def _component_class(name: str, library: str, class_name: str) -> Any:
     return found
 
 
-def _part(
-    sources: Sources, name: str, of: tuple[str, str], wanted: dict[str, DtypeName], parts: dict[str, Any]
-) -> Any:
+def _part(sources: Sources, name: str, of: tuple[str, str], wanted: dict[str, DtypeName], parts: dict[str, Any]) -> Any:
     import diffusers
     import transformers
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autotune.records.model import role_named
-from autotune.zoo.recipes import BEST_KNOWN, Recipe, pipelines
+from autotune.zoo.recipe import Recipe
+from autotune.zoo.recipes import BEST_KNOWN, pipelines
 
 __all__ = ["known_as"]
 
@@ -34,7 +35,9 @@ def known_as(hub_id: str | None, parts: Parts) -> Recipe | None:
     for recipe in pipelines():
         own = {part.name: (part.class_name, part.parameters) for part in recipe.components}
         named = hub_id is not None and recipe.is_called(hub_id)
-        if all(own.get(name) == part or (named and own.get(name, ("",))[0] == part[0]) for name, part in denoisers.items()):
+        if all(
+            own.get(name) == part or (named and own.get(name, ("",))[0] == part[0]) for name, part in denoisers.items()
+        ):
             equal = sum(own.get(name) == part for name, part in parts.items())
             found.append(((not named, -equal, place.get(recipe.name, len(place))), recipe))
     return min(found, key=lambda one: one[0])[1] if found else None
