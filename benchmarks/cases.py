@@ -12,7 +12,8 @@ from autotune.records.device import Device
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload
 from autotune.simulate.latency import Code
-from autotune.zoo.recipes import Recipe, recipes
+from autotune.zoo.recipe import Recipe
+from autotune.zoo.recipes import recipes
 from benchmarks.eras import version_at
 from benchmarks.measured import Measurement, Skip, SkippedError
 from benchmarks.pipelines import prepared

@@ -16,7 +16,8 @@ from diffusers import SchedulerMixin
 from transformers import ImageProcessingMixin, PreTrainedModel, ProcessorMixin
 
 from autotune.zoo.build import assemble, class_of, common, network, quiet
-from autotune.zoo.recipes import Recipe, TokenizerRecipe, recipes
+from autotune.zoo.recipe import Recipe, TokenizerRecipe
+from autotune.zoo.recipes import recipes
 
 __all__ = ["CLASSES", "Known", "shrunk"]
 

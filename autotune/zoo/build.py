@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from autotune.errors import PipelineError
 from autotune.records.halves import DtypeName
 from autotune.zoo.precisions import Wanted, chosen
-from autotune.zoo.recipes import ComponentRecipe, PlainRecipe, Recipe, require_pipeline
+from autotune.zoo.recipe import ComponentRecipe, PlainRecipe, Recipe
+from autotune.zoo.recipes import require_pipeline
 from autotune.zoo.tokenizers import stand_in
 
 if TYPE_CHECKING:

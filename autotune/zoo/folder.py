@@ -18,7 +18,7 @@ from autotune.zoo import untrusted
 from autotune.zoo.agreed import agreed
 from autotune.zoo.build import network, quiet
 from autotune.zoo.precisions import Wanted, chosen
-from autotune.zoo.recipes import DtypeName, content_key
+from autotune.zoo.recipe import DtypeName, content_key
 from autotune.zoo.stored import stored_dtype
 from autotune.zoo.tokenizers import stand_in
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from autotune.errors import PipelineError
 from autotune.zoo.names import hub_name
 from autotune.zoo.precisions import Wanted
-from autotune.zoo.recipes import Recipe, content_key, find, matching, nearest_to
+from autotune.zoo.recipe import Recipe, content_key
+from autotune.zoo.recipes import find, matching, nearest_to
 
 __all__ = ["Located", "locate"]
 

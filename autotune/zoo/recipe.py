@@ -140,7 +140,7 @@ class Recipe(Record):
     tokenizers: tuple[TokenizerRecipe, ...] = ()
     """Its tokenizers."""
     image_processors: dict[str, str | PlainRecipe] = {}
-    """Image processors of transformers: argument of the constructor to class, with arguments where those are not its defaults."""
+    """Image processors of transformers: argument of the constructor to class, with arguments that differ."""
     init_arguments: dict[str, Scalar | tuple[Scalar, ...]] = {}
     """Switches of the pipeline's constructor, as in its published `model_index.json`."""
     requires: tuple[str, ...] = ()

@@ -6,20 +6,17 @@ A recipe is one JSON file in `models/`; adding a model is adding its file.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 
-from autotune.errors import PipelineError, nearest
+from autotune.errors import PipelineError
 from autotune.zoo.names import has_words, words_of
-from autotune.zoo.recipe import ComponentRecipe, Defaults, DtypeName, Recipe, content_key
+from autotune.zoo.recipe import Recipe
 
 __all__ = [
     "BEST_KNOWN",
-    "ComponentRecipe",
-    "Defaults",
-    "DtypeName",
     "Recipe",
-    "content_key",
     "find",
     "matching",
     "names",
@@ -59,6 +56,10 @@ BEST_KNOWN = (
 )
 
 
+# How alike two spellings are that a slip of the keyboard explains (difflib's own default).
+_CLOSE = 0.6
+
+
 @cache
 def recipes() -> Mapping[str, Recipe]:
     """Every recipe by zoo name, read from the package's data once."""
@@ -84,7 +85,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Recipe | None:
-    """The pipeline of a zoo name, alias, hub id or address on the hub, however it is spelled; None if the zoo has no such model.
+    """The pipeline of a zoo name, alias, hub id or address on the hub; None if the zoo has no such model.
 
     Case, spaces, dashes and dots do not count. A word that only names a family is no name of a model (`matching`).
 
@@ -116,7 +117,7 @@ def nearest_to(name: str, count: int = 3) -> list[str]:
     """The names of the pipelines that have most words of this name, the best known first; by letters where none has any.
 
     >>> nearest_to("flux pro"), nearest_to("sdlx")
-    (['flux1-dev', 'flux1-schnell', 'flux1-kontext-dev'], ['sdxl'])
+    (['flux1-dev', 'flux1-schnell', 'flux1-kontext-dev'], ['sdxl-base-1.0', 'svd-xt'])
     """
     words = words_of(name)
     hits = {
@@ -126,7 +127,9 @@ def nearest_to(name: str, count: int = 3) -> list[str]:
     most = max(hits.values())
     if most:
         return [model for model, hit in hits.items() if hit == most][:count]
-    return nearest(name, [one for recipe in pipelines() for one in (recipe.name, *recipe.aliases)], count).split(", ")
+    spelled = {one.casefold(): recipe.name for recipe in pipelines() for one in recipe.known_names}
+    close = (spelled[one] for one in get_close_matches(name.casefold(), spelled, n=3 * count, cutoff=_CLOSE))
+    return list(dict.fromkeys(close))[:count] or list(BEST_KNOWN[:count])
 
 
 def _best_first(known: list[Recipe]) -> list[Recipe]:

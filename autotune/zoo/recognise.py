@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autotune.records.model import role_named
-from autotune.zoo.recipes import BEST_KNOWN, Recipe, pipelines
+from autotune.zoo.recipe import Recipe
+from autotune.zoo.recipes import BEST_KNOWN, pipelines
 
 __all__ = ["known_as"]
 

@@ -129,7 +129,7 @@ def _words(class_name: str) -> _Maker:
     return make
 
 
-def _bytes(length: int | None, config: Any, special: dict[str, str]) -> PreTrainedTokenizerBase:
+def _bytes(length: int | None, _: Any, special: dict[str, str]) -> PreTrainedTokenizerBase:
     from transformers import ByT5Tokenizer  # needs no files: every byte is a token
 
     return ByT5Tokenizer(**({"model_max_length": length} if length else {}), **special)
