@@ -16,12 +16,15 @@ from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate, Front
 from autotune.records.model import DenoiserFacts
 from autotune.records.plan import EXECUTION_LEVERS, LEVERS, Plan
+from autotune.records.trace import Trace
 from autotune.search.front import pareto
 from autotune.search.space import Space
 from autotune.search.study import search
 from autotune.simulate.replay import Replayer
 
 __all__ = ["as_it_is", "collecting_no_garbage", "estimates", "facts_for", "front_of", "space_of"]
+
+Traces = Mapping[tuple[Any, ...], Trace]
 
 
 def front_of(
@@ -33,14 +36,17 @@ def front_of(
     _check_kept(subject, kept)
     with collecting_no_garbage():
         recordings = _recordings(job)
-        subject = subject._replace(denoisers=_facts(job, recordings, prove=bool(kept.get("batch_split"))))
+        facts = _facts(job, recordings, prove=bool(kept.get("batch_split")))
+        subject = subject._replace(denoisers=facts, workload=_of_largest(job, recordings).made)
         _check_kept(subject, kept)
         present = {name: getattr(current_plan(job.pipe), name) for name in forbid}
         space = _space(subject).restricted(present | kept)
         if next(space.plans(), None) is None:
             check(subject, Plan(**{name: values[0] for name, values in space.values.items()}))
             raise PlanError("the levers that are fixed leave no plan; fix fewer of them")
-        replayers = _replayers(job, recordings, space)
+        traces = [recording.traces(space) for recording in recordings]
+        space = _running(space, recordings, traces)
+        replayers = _replayers(job, recordings, traces)
     found = search(space, _worst(replayers), progress=lambda done, total: job.tell("searching", done, total))
     front = pareto([_exact(replayers, candidate) for candidate in found.front])
     usual = Plan(offload="model" if "model" in space.values["offload"] else "none", id="baseline")
@@ -58,8 +64,9 @@ def front_of(
 
 def space_of(job: Job) -> Space:
     """The values each lever offers for this job: those that can help."""
-    facts = _facts(job, _recordings(job), prove=False)
-    return _space(Subject(job.pipe, job.device, job.largest, denoisers=facts))
+    recordings = _recordings(job)
+    facts = _facts(job, recordings, prove=False)
+    return _space(Subject(job.pipe, job.device, _of_largest(job, recordings).made, denoisers=facts))
 
 
 def as_it_is(job: Job) -> Candidate:
@@ -73,7 +80,13 @@ def estimates(job: Job, plans: Sequence[Plan], *, untouched: bool = False) -> li
     """What each of these plans costs; with `untouched` the pipeline runs as it is, whatever they say of its code."""
     values = {name: tuple(dict.fromkeys(getattr(plan, name) for plan in plans)) for name in LEVERS}
     with collecting_no_garbage():
-        replayers = _replayers(job, _recordings(job, untouched=untouched), Space(values=values))
+        recordings = _recordings(job, untouched=untouched)
+        traces = [recording.traces(Space(values=values)) for recording in recordings]
+    for recording, traced in zip(recordings, traces, strict=True):
+        refused = next((plan for plan in plans if plan.execution not in traced), None)
+        if refused is not None:
+            raise PlanError(recording.why_not(refused.execution))
+    replayers = _replayers(job, recordings, traces)
     return [_largest(replayer.exact(plan) for replayer in replayers) for plan in plans]
 
 
@@ -90,7 +103,20 @@ def _recordings(job: Job, *, untouched: bool = False) -> list[Recordings]:
 
 def _facts(job: Job, recordings: Sequence[Recordings], *, prove: bool) -> dict[str, DenoiserFacts]:
     """Those of the largest workload."""
-    return recordings[job.workloads.index(job.largest)].facts(prove=prove)
+    return _of_largest(job, recordings).facts(prove=prove)
+
+
+def _of_largest(job: Job, recordings: Sequence[Recordings]) -> Recordings:
+    return recordings[job.workloads.index(job.largest)]
+
+
+def _running(space: Space, recordings: Sequence[Recordings], traces: Sequence[Traces]) -> Space:
+    """The plans that every workload can run."""
+    refused = {value: why for recording in recordings for value, why in recording.refused.items()}
+    running = space.running(frozenset.intersection(*map(frozenset, traces)), refused)
+    if next(running.plans(), None) is None:
+        raise PlanError("; ".join(f"{name}={value!r} does not run: {why}" for (name, value), why in refused.items()))
+    return running
 
 
 def _check_kept(subject: Subject, kept: Mapping[str, Any]) -> None:
@@ -107,11 +133,11 @@ def _space(subject: Subject) -> Space:
     )
 
 
-def _replayers(job: Job, recordings: Sequence[Recordings], space: Space) -> list[Replayer]:
+def _replayers(job: Job, recordings: Sequence[Recordings], traces: Sequence[Traces]) -> list[Replayer]:
     """One for each workload."""
     return [
         Replayer(
-            recording.traces(space),
+            traced,
             model=job.model,
             device=job.device,
             steps=recording.workload.steps or 1,
@@ -119,7 +145,7 @@ def _replayers(job: Job, recordings: Sequence[Recordings], space: Space) -> list
             settings=job.allocator,
             torch_version=job.torch_version,
         )
-        for recording in recordings
+        for recording, traced in zip(recordings, traces, strict=True)
     ]
 
 
