@@ -18,12 +18,15 @@ from autotune.records.front import Candidate, Front
 from autotune.records.model import DenoiserFacts
 from autotune.records.plan import EXECUTION_LEVERS, LEVERS, Plan
 from autotune.records.precision import Precision
+from autotune.records.trace import Trace
 from autotune.search.front import pareto
 from autotune.search.space import Space
 from autotune.search.study import estimated, search
 from autotune.simulate.replay import Replayer
 
 __all__ = ["as_it_is", "collecting_no_garbage", "estimates", "facts_for", "front_of", "space_of"]
+
+Traces = Mapping[tuple[Any, ...], Trace]
 
 
 # Modes of offload that diffusers' guide to memory documents as one call each.
@@ -41,21 +44,24 @@ def front_of(
     choice = precisions(subject)
     with collecting_no_garbage():
         recordings = _recordings(job)
-        subject = subject._replace(denoisers=_facts(job, recordings, prove=bool(kept.get("batch_split"))))
+        facts = _facts(job, recordings, prove=bool(kept.get("batch_split")))
+        subject = subject._replace(denoisers=facts, workload=_of_largest(job, recordings).made)
         _check_kept(subject, kept)
         space = _space(subject).restricted(fixed)
         if next(space.plans(), None) is None:
             check(subject, Plan(**{name: values[0] for name, values in space.values.items()}))
             raise PlanError("the levers that are fixed leave no plan; fix fewer of them")
-        replayers = _replayers(job, recordings, space)
-        found = search(space, _worst(replayers), progress=lambda done, total: job.tell("searching", done, total))
-        front = pareto([_exact(replayers, candidate) for candidate in found.front])
-        usual = [_exact(replayers, candidate) for candidate in estimated(_usual_plans(space), _worst(replayers))]
+        traces = [recording.traces(space) for recording in recordings]
+        space = _running(space, recordings, traces)
+        replayers = _replayers(job, recordings, traces)
         named = () if "dtype" in fixed else _named(job, recordings, space, choice.named)
+    found = search(space, _worst(replayers), progress=lambda done, total: job.tell("searching", done, total))
+    front = pareto([_exact(replayers, candidate) for candidate in found.front])
+    usual = [_exact(replayers, candidate) for candidate in estimated(_usual_plans(space), _worst(replayers))]
     return Front(
         model=job.model.name,
         device=job.device,
-        workload=job.largest,
+        workload=_of_largest(job, recordings).made,
         candidates=front,
         searched=len(found.evaluated),
         denoisers=dict(subject.denoisers),
@@ -72,14 +78,13 @@ def _usual_plans(space: Space) -> list[Plan]:
     plain = {name: usual[name] if usual[name] in values else values[0] for name, values in space.values.items()}
     by_lane = {Plan(dtype=dtype).lane: dtype for dtype in reversed(space.values["dtype"])}
     modes = [mode for mode in _DOCUMENTED if mode in space.values["offload"] or mode == "none"]
-    return [
-        Plan(
-            **plain | {"dtype": dtype, "offload": mode, "text_encoders": "resident", "compile": "none"},
-            id=f"usual-{lane}-{mode}",
-        )
+    plain |= {"text_encoders": "resident", "compile": "none"}
+    plans = [
+        Plan(**plain | {"dtype": dtype, "offload": mode}, id=f"usual-{lane}-{mode}")
         for lane, dtype in by_lane.items()
         for mode in modes
     ]
+    return [plan for plan in plans if space.allows(plan)]
 
 
 def _named(
@@ -91,7 +96,11 @@ def _named(
     free = ("offload", "text_encoders", "vae_tiling")
     values = {name: values if name in free else values[:1] for name, values in space.values.items()}
     narrow = Space(values={**values, "dtype": dtypes})
-    replayers = _replayers(job, recordings, narrow)
+    traces = [recording.traces(narrow) for recording in recordings]
+    if not all(traces):
+        return ()
+    narrow = _running(narrow, recordings, traces)
+    replayers = _replayers(job, recordings, traces)
     return pareto([_exact(replayers, candidate) for candidate in search(narrow, _worst(replayers)).front])
 
 
@@ -106,8 +115,9 @@ def _caution(job: Job, choice: Precisions, dtype: Any) -> str:
 
 def space_of(job: Job) -> Space:
     """The values each lever offers for this job: those that can help."""
-    facts = _facts(job, _recordings(job), prove=False)
-    return _space(_subject(job)._replace(denoisers=facts))
+    recordings = _recordings(job)
+    facts = _facts(job, recordings, prove=False)
+    return _space(_subject(job)._replace(workload=_of_largest(job, recordings).made, denoisers=facts))
 
 
 def as_it_is(job: Job) -> Candidate:
@@ -121,7 +131,13 @@ def estimates(job: Job, plans: Sequence[Plan], *, untouched: bool = False) -> li
     """What each of these plans costs; with `untouched` the pipeline runs as it is, whatever they say of its code."""
     values = {name: tuple(dict.fromkeys(getattr(plan, name) for plan in plans)) for name in LEVERS}
     with collecting_no_garbage():
-        replayers = _replayers(job, _recordings(job, untouched=untouched), Space(values=values))
+        recordings = _recordings(job, untouched=untouched)
+        traces = [recording.traces(Space(values=values)) for recording in recordings]
+    for recording, traced in zip(recordings, traces, strict=True):
+        refused = next((plan for plan in plans if plan.execution not in traced), None)
+        if refused is not None:
+            raise PlanError(recording.why_not(refused.execution))
+    replayers = _replayers(job, recordings, traces)
     return [_largest(replayer.exact(plan) for replayer in replayers) for plan in plans]
 
 
@@ -138,7 +154,20 @@ def _recordings(job: Job, *, untouched: bool = False) -> list[Recordings]:
 
 def _facts(job: Job, recordings: Sequence[Recordings], *, prove: bool) -> dict[str, DenoiserFacts]:
     """Those of the largest workload."""
-    return recordings[job.workloads.index(job.largest)].facts(prove=prove)
+    return _of_largest(job, recordings).facts(prove=prove)
+
+
+def _of_largest(job: Job, recordings: Sequence[Recordings]) -> Recordings:
+    return recordings[job.workloads.index(job.largest)]
+
+
+def _running(space: Space, recordings: Sequence[Recordings], traces: Sequence[Traces]) -> Space:
+    """The plans that every workload can run."""
+    refused = {value: why for recording in recordings for value, why in recording.refused.items()}
+    running = space.running(frozenset.intersection(*map(frozenset, traces)), refused)
+    if next(running.plans(), None) is None:
+        raise PlanError("; ".join(f"{name}={value!r} does not run: {why}" for (name, value), why in refused.items()))
+    return running
 
 
 def _subject(job: Job) -> Subject:
@@ -159,11 +188,11 @@ def _space(subject: Subject) -> Space:
     )
 
 
-def _replayers(job: Job, recordings: Sequence[Recordings], space: Space) -> list[Replayer]:
+def _replayers(job: Job, recordings: Sequence[Recordings], traces: Sequence[Traces]) -> list[Replayer]:
     """One for each workload."""
     return [
         Replayer(
-            recording.traces(space),
+            traced,
             model=job.model,
             device=job.device,
             steps=recording.workload.steps or 1,
@@ -171,7 +200,7 @@ def _replayers(job: Job, recordings: Sequence[Recordings], space: Space) -> list
             settings=job.allocator,
             torch_version=job.torch_version,
         )
-        for recording in recordings
+        for recording, traced in zip(recordings, traces, strict=True)
     ]
 
 

@@ -1,7 +1,8 @@
 """Every trace that a space needs, from as few recordings as do.
 
 A whole call is recorded once for each precision. What other levers change is one component's code, so that component's calls
-alone are recorded again, once for each combination of the levers that touch it, and exchanged in the whole.
+alone are recorded again, once for each combination of the levers that touch it, and exchanged in the whole. Values that do
+not run have no trace, and a reason.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-from autotune.errors import WorkloadError
+from autotune.errors import PlanError, WorkloadError
 from autotune.flow.job import Job
+from autotune.flow.remedy import remedy_for
 from autotune.levers.base import Subject
 from autotune.levers.engine import EXECUTED, executed
-from autotune.probe.workload import missing_inputs
 from autotune.records.model import DenoiserFacts
-from autotune.records.plan import EXECUTION_LEVERS, Plan
+from autotune.records.plan import DECODE_LEVERS, EXECUTION_LEVERS, Plan
 from autotune.records.trace import Segment, Trace
 from autotune.records.workload import Workload
 from autotune.search.space import Space
@@ -24,6 +25,7 @@ from autotune.simulate.memory import segment_memory
 
 __all__ = ["Recordings"]
 
+_AS_LOADED = Plan().dtype
 _NEUTRAL = {name: getattr(Plan(), name) for name in EXECUTION_LEVERS if name != "dtype"}
 _SMALL_SHARE = 0.1  # of its weights: a denoiser whose activations are less gains nothing worth a slower step
 
@@ -36,22 +38,29 @@ class Recordings:
         workload: the call.
         call: its arguments.
         untouched: record the pipeline as it is, its VAE's own switches included.
+
+    `refused` is why some values of `traces` have none, by lever and value; `computed` the height and width in pixels and the
+    frames that the call really makes, None before a recording and where that is no picture.
     """
 
     def __init__(self, job: Job, workload: Workload, call: Mapping[str, Any], *, untouched: bool = False) -> None:
         from autotune.trace.session import Session
 
         self.workload = workload
+        self.refused: dict[tuple[str, Any], str] = {}
+        self.computed: tuple[int, int, int | None] | None = None
         self._job, self._call, self._untouched = job, call, untouched
         self._session = Session(job.pipe, denoisers=job.model.denoisers)
         self._whole: dict[str, Trace] = {}
         self._touched: dict[tuple[str, str], bool] = {}
         self._twin = Subject(self._session.twin, job.device, workload)
+        self._base = dict(_NEUTRAL)
+        self._together = ""
 
     def facts(self, *, prove: bool = False) -> dict[str, DenoiserFacts]:
         """What the call shows of each denoiser; whether a batch can be split only where that may be worth it, or on demand."""
-        with executed(self._twin, self._values("as_is")):
-            whole = self._recorded("as_is")
+        whole = self._recorded(_AS_LOADED)
+        with executed(self._twin, self._values(_AS_LOADED)):
             found = self._session.facts(prove=False)
             small = {name for name in found if self._is_small(whole, name)}
             if prove or len(small) < len(found):
@@ -60,56 +69,134 @@ class Recordings:
                     found = self._session.facts(prove=True)
         return {name: facts.model_copy(update={"small": name in small}) for name, facts in found.items()}
 
+    @property
+    def made(self) -> Workload:
+        """The workload with the size that is really computed."""
+        if self.computed is None:
+            return self.workload
+        height, width, frames = self.computed
+        return self.workload.model_copy(update={"computed": (height, width, frames or self.workload.frames)})
+
     def traces(self, space: Space) -> dict[tuple[Any, ...], Trace]:
-        """A trace for each execution in the space."""
+        """A trace for each execution in the space that runs; `refused` says why others do not.
+
+        Raises:
+            WorkloadError: the pipeline as it was loaded does not run this call.
+            PlanError: nothing in the space runs.
+        """
         wanted = list(product(*(space.values[name] for name in EXECUTION_LEVERS)))
         traces: dict[tuple[Any, ...], Trace] = {}
         for dtype in space.values["dtype"]:
-            with executed(self._twin, self._values(dtype)):
+            try:
                 whole = self._recorded(dtype)
-                variants: dict[tuple[str, tuple[Any, ...]], list[Segment]] = {}
+            except WorkloadError as error:
+                if dtype == _AS_LOADED:
+                    raise
+                self.refused["dtype", dtype] = str(error)
+                continue
+            with executed(self._twin, self._values(dtype)):
+                variants: dict[tuple[str, tuple[Any, ...]], list[Segment] | None] = {}
                 for key in (key for key in wanted if key[0] == dtype):
                     self._job.tell("tracing", len(traces), len(wanted))
-                    traces[key] = whole if whole.untraced else self._assembled(whole, key, variants)
+                    trace = whole if whole.untraced else self._assembled(whole, key, variants)
+                    if trace is not None:
+                        traces[key] = trace
+        if not traces:
+            raise PlanError(self.why_not(wanted[0]))
         self._job.tell("tracing", len(wanted), len(wanted))
         return traces
 
-    def _values(self, dtype: str) -> dict[str, Any]:
-        return {} if self._untouched else {"dtype": dtype, **_NEUTRAL}
+    def why_not(self, execution: tuple[Any, ...]) -> str:
+        """Why these values of the execution levers have no trace."""
+        values = dict(zip(EXECUTION_LEVERS, execution, strict=True))
+        reasons = [
+            f"{name}={value!r} does not run: {self.refused[name, value]}"
+            for name, value in values.items()
+            if (name, value) in self.refused
+        ]
+        changes = ", ".join(f"{name}={value!r}" for name, value in values.items() if value != getattr(Plan(), name))
+        return "; ".join(reasons) or f"{changes} do not run together: {self._together}"
 
-    def _recorded(self, dtype: str) -> Trace:
-        """The whole call in this precision, which the twin has now. Recorded again only after another one was."""
+    def _values(self, dtype: Any) -> dict[str, Any]:
+        return {} if self._untouched else {"dtype": dtype, **self._base}
+
+    def _recorded(self, dtype: Any) -> Trace:
+        """The whole call in this precision. Recorded again only after another one was."""
         if list(self._whole) != [dtype]:
-            self._whole = {dtype: self._whole_call()}
+            self._whole = {}
+            with executed(self._twin, self._values(dtype)):
+                self._whole[dtype] = self._whole_call()
+            self.computed = self._session.computed
         return self._whole[dtype]
 
     def _whole_call(self) -> Trace:
         try:
-            return self._session.record(self._call, steps=self.workload.steps or 1)
+            return self._record()
         except WorkloadError as error:
-            missing = missing_inputs(self._job.pipe, self._call)
-            if missing:
-                raise WorkloadError(
-                    f"{error}; pass example={{...}} with real inputs, for example {missing[0]!r}"
-                ) from error
-            raise
+            component = self._session.failed_in
+            if isinstance(error.__cause__, NotImplementedError) and component and not self._untouched:
+                other = self._another_way(component, str(error))
+                if other is not None:
+                    return other
+            remedy = remedy_for(self._session.twin, self._call, component, error.__cause__)
+            raise WorkloadError(f"{error}; {remedy}") from error
+
+    def _record(self) -> Trace:
+        return self._session.record(self._call, steps=self.workload.steps or 1)
+
+    def _another_way(self, component: str, why: str) -> Trace | None:
+        """The call with the first value of a lever that does what the component's usual code has not implemented (Allegro's
+        VAE decodes in tiles only). From now on that value is where other variants start."""
+        for name in (name for name in reversed(EXECUTION_LEVERS) if name in self._base):
+            if not self._touches(name, component):
+                continue
+            for value in EXECUTED[name].domain(self._twin).values:
+                if value == self._base[name]:
+                    continue
+                try:
+                    with executed(self._twin, {name: value}):
+                        trace = self._record()
+                except WorkloadError:
+                    continue
+                self.refused[name, self._base[name]] = why
+                self._base[name] = value
+                return trace
+        return None
 
     def _assembled(
-        self, whole: Trace, key: tuple[Any, ...], variants: dict[tuple[str, tuple[Any, ...]], list[Segment]]
-    ) -> Trace:
-        """The whole call with the calls exchanged that these values change."""
+        self, whole: Trace, key: tuple[Any, ...], variants: dict[tuple[str, tuple[Any, ...]], list[Segment] | None]
+    ) -> Trace | None:
+        """The whole call with the calls exchanged that these values change; None if one of these does not run."""
         values = dict(zip(EXECUTION_LEVERS, key, strict=True))
-        changed = {name: value for name, value in values.items() if _NEUTRAL.get(name, value) != value}
+        changed = {name: value for name, value in values.items() if self._base.get(name, value) != value}
         for component in {segment.component for segment in whole.segments} - {""}:
             mine = {name: value for name, value in changed.items() if self._touches(name, component)}
             if not mine or self._untouched:
                 continue
             variant = (component, tuple(mine.items()))
             if variant not in variants:
-                with executed(self._twin._replace(denoisers=self._splittable()), mine):
-                    variants[variant] = self._session.again(whole, component)
-            whole = whole.replaced(component, variants[variant])
+                alone = [variants.get((component, (one,)), ()) for one in mine.items()]
+                variants[variant] = None if None in alone else self._again(whole, component, mine)
+            segments = variants[variant]
+            if segments is None:
+                return None
+            whole = whole.replaced(component, segments)
         return whole
+
+    def _again(self, whole: Trace, component: str, values: Mapping[str, Any]) -> list[Segment] | None:
+        """The component's calls under these values; None if it cannot run so."""
+        subject = self._twin._replace(denoisers=self._splittable(), workload=self.made)
+        try:
+            for name in DECODE_LEVERS:
+                if name in values:
+                    EXECUTED[name].check(subject, values[name])
+            with executed(subject, dict(values)):
+                return self._session.again(whole, component)
+        except PlanError as error:
+            self._together = str(error)
+            if len(values) == 1:
+                self.refused[next(iter(values.items()))] = str(error)
+            return None
 
     def _touches(self, lever: str, component: str) -> bool:
         if (lever, component) not in self._touched:

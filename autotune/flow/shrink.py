@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from autotune.errors import WorkloadError
+from autotune.errors import PlanError, WorkloadError
 from autotune.flow.job import Job
 from autotune.flow.planning import estimates
 from autotune.probe.workload import call_arguments
@@ -28,9 +28,9 @@ def nearest_fit(job: Job, plan: Plan, cap_bytes: int) -> Workload | None:
         trial = replace(job, workloads=(workload,), calls=(call_arguments(job.pipe, workload),), progress=None)
         try:
             estimate = estimates(trial, [plan])[0]
-        except WorkloadError:
+        except (WorkloadError, PlanError):  # the smaller call, or the plan for it, does not run
             return False
-        return not estimate.notes and estimate.needed_bytes <= cap_bytes
+        return not estimate.untraced and estimate.needed_bytes <= cap_bytes
 
     if not smaller or not fits(smaller[-1]):
         return None

@@ -7,16 +7,23 @@ every attribute is remembered. A tile edge counts in pixels of the image.
 from __future__ import annotations
 
 import inspect
+from itertools import count
+from math import ceil, prod
 from typing import Any
 
 from autotune.errors import PlanError
 from autotune.levers import _upstream
 from autotune.levers.base import Domain, Lever, Subject, Undo
+from autotune.records.workload import Workload
 
 __all__ = ["VaeSlicing", "VaeTiling", "tile_edges"]
 
 _COMMON_EDGES_PX = (512, 256)
 _SMALLEST_TILE_LATENTS = 4  # a quarter of it, the overlap, is still a whole latent
+# The largest published images, 4096 pixels (Sana), are 484 tiles of 256. A tile then takes less than a hundredth of what the
+# image would, and the image itself, of which tiled decoding holds all, outweighs it: smaller tiles cost time and save nothing.
+_MOST_TILES = 512
+_STEP = 3 / 4  # of an edge from one tile to the next (autoencoder_kl.py tile_overlap_factor, and `_tile` below)
 
 
 def _sliceable(pipe: Any) -> list[Any]:
@@ -29,13 +36,22 @@ def _tileable(pipe: Any) -> list[Any]:
     parts = (
         part for part in _upstream.networks(pipe).values() if hasattr(part, "use_tiling") and hasattr(part, "decode")
     )
-    return [part for part in parts if _size_arguments(part) or hasattr(part, "tile_sample_min_size")]
+    return [
+        part for part in parts if _size_arguments(part) or hasattr(part, "tile_sample_min_size") or _fixed_edge(part)
+    ]
 
 
 def _size_arguments(vae: Any) -> list[str]:
     """Spatial arguments of this class's `enable_tiling`: the names differ from class to class."""
     names = inspect.signature(vae.enable_tiling).parameters
     return [name for name in names if name in {"tile_sample_min_height", "tile_sample_min_width"}]
+
+
+def _fixed_edge(vae: Any) -> int | None:
+    """The edge in pixels of tiles whose size the VAE's weights were made for (autoencoder_kl_allegro.py: `kernel` is frames,
+    height, width); None where it can be chosen."""
+    kernel = getattr(vae, "kernel", None)
+    return int(kernel[1]) if isinstance(kernel, tuple) and len(kernel) == 3 else None
 
 
 class VaeSlicing(Lever):
@@ -86,9 +102,14 @@ class VaeTiling(Lever):
         vaes = _tileable(subject.pipe)
         if not vaes:
             return Domain((False,), "the VAE's class cannot tile, or not with a chosen size")
+        fixed = _fixed_edge(vaes[0])
+        if fixed is not None:
+            return Domain((False, fixed), f"this VAE has tiles of {fixed} pixels")
         edges = tile_edges(vaes[0], subject.workload)
         if not edges:
             return Domain((False,), "the image is no larger than the smallest tile")
+        if _longest_px(subject.workload) is None:
+            return Domain((False, *edges), "how large the image is shows only when it is decoded")
         return Domain((False, *edges), f"the image is larger than a tile of {edges[-1]} pixels")
 
     def check(self, subject: Subject, value: Any) -> None:
@@ -99,12 +120,22 @@ class VaeTiling(Lever):
             raise PlanError(
                 f"vae_tiling={value!r} cannot be applied: {self.domain(subject).reason}; what works is False"
             )
+        fixed = next(filter(None, map(_fixed_edge, vaes)), None)
+        if fixed is not None:
+            if value != fixed:
+                raise PlanError(f"vae_tiling={value!r} cannot be applied: this VAE's tiles are {fixed} pixels")
+            return
         grain = _SMALLEST_TILE_LATENTS * max(_scale(vae) for vae in vaes)
         if value is True or value < grain or value % grain:
             asked = f"vae_tiling={value!r} cannot be applied"
             raise PlanError(
                 f"{asked}: a tile's edge is a multiple of {grain} pixels for this VAE, for example {grain * 8}"
             )
+        tiles = _tiles(subject.workload, value)
+        if tiles > _MOST_TILES:
+            size = f"{subject.workload.width}x{subject.workload.height}"
+            enough = next(edge for edge in count(value + grain, grain) if _tiles(subject.workload, edge) <= _MOST_TILES)
+            raise PlanError(f"{asked}: {size} would be {tiles} tiles, more than {_MOST_TILES}; the nearest is {enough}")
 
     def read(self, pipe: Any) -> int | bool:
         on = [vae for vae in _tileable(pipe) if vae.use_tiling]
@@ -134,6 +165,9 @@ def _is_tiling_state(name: str) -> bool:
 
 def _tile(vae: Any, edge_px: int) -> None:
     arguments = _size_arguments(vae)
+    if _fixed_edge(vae):
+        vae.enable_tiling()
+        return
     if not arguments:  # AutoencoderKL and its kin take no sizes: both attributes, consistently (autoencoder_kl.py:138)
         vae.enable_tiling()
         vae.tile_sample_min_size = edge_px
@@ -145,6 +179,9 @@ def _tile(vae: Any, edge_px: int) -> None:
 
 
 def _edge(vae: Any) -> int:
+    fixed = _fixed_edge(vae)
+    if fixed is not None:
+        return fixed
     if hasattr(vae, "tile_sample_min_size"):
         size = vae.tile_sample_min_size
         return int(size if isinstance(size, int | float) else min(size))
@@ -159,11 +196,26 @@ def _scale(vae: Any) -> int:
     return int(2 ** (len(vae.config.block_out_channels) - 1))  # autoencoder_kl.py:138
 
 
-def tile_edges(vae: Any, workload: Any) -> tuple[int, ...]:
-    """Tile edges in pixels that cut this image, largest first: the usual two, and half the image if neither does."""
-    longest_px = max(edge or 0 for edge in workload.size[:2])
+def tile_edges(vae: Any, workload: Workload) -> tuple[int, ...]:
+    """Tile edges in pixels that cut this image, largest first: the usual two, and half the image if neither does.
+
+    Where the image's size is not known they are the usual two.
+    """
+    longest_px = _longest_px(workload)
     grain = _SMALLEST_TILE_LATENTS * _scale(vae)
-    cutting = [edge for edge in _COMMON_EDGES_PX if edge < longest_px and edge % grain == 0]
+    usual = [edge for edge in _COMMON_EDGES_PX if edge % grain == 0]
+    if longest_px is None:
+        return tuple(usual)
+    cutting = [edge for edge in usual if edge < longest_px and _tiles(workload, edge) <= _MOST_TILES]
     if not cutting and longest_px // 2 >= grain:
         cutting = [longest_px // 2 // grain * grain]
     return tuple(cutting)
+
+
+def _longest_px(workload: Workload) -> int | None:
+    return max(edge or 0 for edge in workload.size[:2]) or None
+
+
+def _tiles(workload: Workload, edge_px: int) -> int:
+    """Tiles of this edge that the image is decoded in; 0 where its size is not known."""
+    return prod(ceil((px or 0) / (edge_px * _STEP)) for px in workload.size[:2])

@@ -34,8 +34,12 @@ class VaeFramewise(Lever):
         vaes = _switchable(subject.pipe)
         if not vaes:
             return Domain((False,), "the VAE has no switch for it that is off")
-        frames = subject.workload.size[2] or 1
+        frames = subject.workload.size[2]
         shortest = min(_run_frames(vae) for vae in vaes)
+        if frames is None:
+            return Domain(
+                (False, True), f"a run is {shortest} frames, and how many there are shows only when they are decoded"
+            )
         if frames <= shortest:
             return Domain((False,), f"a run of this VAE is {shortest} frames, and there are no more")
         return Domain((False, True), f"the video is longer than a run of {shortest} frames")

@@ -75,6 +75,8 @@ class Estimate(Record):
     """Relative error bar of the times: 0.25 is 25 % either way."""
     source: Literal["catalogue", "calibrated", "measured"] = "catalogue"
     """Where rates and constants come from."""
+    untraced: tuple[str, ...] = ()
+    """Components that could not be traced: they count by their weights, and `margin_bytes` holds a guess at the rest."""
     notes: tuple[str, ...] = ()
     """What a reader should know: parts that could not be traced, facts that were assumed."""
 

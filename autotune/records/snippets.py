@@ -240,6 +240,8 @@ for part in networks.values():
         ratio = getattr(part, "spatial_compression_ratio", None) or 2 ** (len(part.config.block_out_channels) - 1)
         part.tile_sample_min_size = $edge
         part.tile_latent_min_size = $edge // ratio
+    elif hasattr(part, "kernel"):  # Allegro's: one size of tiles
+        part.enable_tiling()
 """
 FRAMEWISE = """
 for part in networks.values():

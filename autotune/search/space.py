@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 from math import prod
 from typing import Any
 
 from autotune.errors import PlanError, nearest
 from autotune.records.base import Record
-from autotune.records.plan import LEVERS, Plan
+from autotune.records.plan import EXECUTION_LEVERS, LEVERS, Plan
 from autotune.records.rules import conflict
 
 __all__ = ["Space"]
@@ -22,6 +22,8 @@ class Space(Record):
     """Values by lever."""
     reasons: dict[str, str] = {}
     """Why a lever has these values and no others."""
+    executions: frozenset[tuple[Any, ...]] | None = None
+    """The combinations of execution levers that run (`Plan.execution`); None for all."""
 
     @property
     def size(self) -> int:
@@ -29,12 +31,34 @@ class Space(Record):
         return prod(len(values) for values in self.values.values())
 
     def plans(self) -> Iterator[Plan]:
-        """Every plan that no rule refuses, named by its place: p0, p1 and so on."""
+        """Every plan that is allowed, named by its place: p0, p1 and so on."""
         names = list(self.values)
         for number, chosen in enumerate(product(*self.values.values())):
             plan = Plan(**dict(zip(names, chosen, strict=True)), id=f"p{number}")
-            if conflict(plan) is None:
+            if self.allows(plan):
                 yield plan
+
+    def allows(self, plan: Plan) -> bool:
+        """Whether no rule refuses the plan, and what it executes runs."""
+        return conflict(plan) is None and (self.executions is None or plan.execution in self.executions)
+
+    def running(self, executions: Collection[tuple[Any, ...]], refused: Mapping[tuple[str, Any], str]) -> Space:
+        """The space with these executions only, and without values that none of them has.
+
+        Args:
+            executions: those that run.
+            refused: why values do not, by lever and value.
+        """
+        running = {name: {key[place] for key in executions} for place, name in enumerate(EXECUTION_LEVERS)}
+        values = {
+            name: tuple(value for value in chosen if value in running.get(name, chosen))
+            for name, chosen in self.values.items()
+        }
+        reasons = dict(self.reasons)
+        for (name, value), why in refused.items():
+            if value in self.values[name] and value not in values[name]:
+                reasons[name] = "; ".join(filter(None, (reasons.get(name), f"{value!r} does not run: {why}")))
+        return Space(values=values, reasons=reasons, executions=frozenset(executions))
 
     def restricted(self, fixed: Mapping[str, Any]) -> Space:
         """The space with some levers fixed at a value.

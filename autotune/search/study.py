@@ -14,7 +14,6 @@ from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate
 from autotune.records.plan import LEVERS, Plan
 from autotune.records.precision import Precision
-from autotune.records.rules import conflict
 from autotune.search.front import objectives, pareto, with_reasons
 from autotune.search.space import Space
 
@@ -134,7 +133,7 @@ def _propose(space: Space, estimate: Estimator, proposals: int, progress: Progre
         trial = study.ask()
         values = {name: trial.suggest_categorical(name, _choices(choices)) for name, choices in space.values.items()}
         plan = Plan(**values, id=f"p{trial.number}")
-        if conflict(plan) is not None:
+        if not space.allows(plan):
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             continue
         if _key(plan) not in known:

@@ -146,6 +146,7 @@ class Replayer:
             / self._steps,
             latency_margin=1.0 if trace.untraced else CALIBRATED_MARGIN if self._device.speed else LATENCY_MARGIN,
             source=self._device.speed.source if self._device.speed else "catalogue",
+            untraced=tuple(trace.untraced),
             notes=self._notes(plan),
         )
 

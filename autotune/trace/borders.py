@@ -1,7 +1,7 @@
 """Where fakes meet code that wants numbers, and where attention is one event whatever the CPU makes of it.
 
 `.numpy()`, `.item()` and truth values of a fake are made up: enough for post-processing and for safety checkers, which look at
-values only to blank an image. What masks select is told by `masks.py`, how tokens are routed by `routing.py`.
+values only to blank an image. Numbers that the code itself wrote into a tensor are `known.py`'s. What masks select is told by `masks.py`, how tokens are routed by `routing.py`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
 
 from autotune.records.trace import DTYPES, Attention, EventKind
+from autotune.trace.known import Known
 from autotune.trace.masks import nonzero, without_masks
 from autotune.trace.operators import dtype_code
 from autotune.trace.record import Recorder
@@ -47,7 +48,7 @@ class Borders(TorchFunctionMode):
         """Whether a number was given out that a real tensor might have answered otherwise."""
         self.refused: Refused | None = None
         """The last function that raised."""
-        self._routing = Routing()
+        self._known, self._routing = Known(), Routing()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         try:
@@ -59,10 +60,16 @@ class Borders(TorchFunctionMode):
     def _answer(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.scaled_dot_product_attention:
             return self._attention(func, args, kwargs)
+        if func is torch.tensor:
+            return self._known.made(func, args, kwargs)
         if not args or not isinstance(args[0], FakeTensor):
             return func(*args, **kwargs)
         if func in _VALUES:
-            return self._value(func, args[0])
+            return _VALUES[func](self._value(args[0]))
+        if self._known:
+            if self._known.value_of(args[0]) is not None:
+                return self._known.called(func, args, kwargs)
+            args = (args[0], *self._known.numbers_for(args[1:]))
         if func is torch.Tensor.__getitem__:
             with self.recorder.pause():
                 index = without_masks(args[1], left_out=self.number)
@@ -71,19 +78,21 @@ class Borders(TorchFunctionMode):
         if func in _NONZERO and not kwargs.get("as_tuple"):
             self.made_up = True
             return nonzero(args[0], left_out=self.number)
-        if func in _COUNTS and self._routing.knows(args[0]):
-            return self._routing.counts(args[0])
+        if func in _COUNTS and (counts := self._routing.counts(args[0])) is not None:
+            return self._known.made(torch.tensor, (counts,), {})
         out = func(*args, **kwargs)
         if func in _CHOICES:
             self._routing.choose(out.indices, among=args[0])
         return out
 
-    def _value(self, func: Any, tensor: FakeTensor) -> Any:
-        known = self._routing.value_of(tensor)
-        self.made_up |= known is None
+    def _value(self, tensor: FakeTensor) -> Any:
+        known = self._known.value_of(tensor)
+        if known is not None:
+            with unset_fake_temporarily():
+                return known.numpy()
+        self.made_up = True
         dtype = {torch.bfloat16: torch.float32}.get(tensor.dtype, tensor.dtype)
-        made_up = np.full(tuple(tensor.shape), self.number, dtype=str(dtype).removeprefix("torch."))
-        return _VALUES[func](made_up if known is None else known)
+        return np.full(tuple(tensor.shape), self.number, dtype=str(dtype).removeprefix("torch."))
 
     def _attention(self, func: Any, args: Any, kwargs: Any) -> Any:
         query, key, value = args[:3] if len(args) >= 3 else (kwargs[name] for name in ("query", "key", "value"))
