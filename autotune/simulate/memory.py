@@ -5,7 +5,7 @@ What it does not know: which free block the allocator picks; `workspace.slack_by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from autotune.records.device import Device
 from autotune.records.trace import EventKind, Segment
 from autotune.simulate.program import inside_attention, temporaries
+from autotune.simulate.quirks import Quirk
 
 __all__ = ["Granularity", "Peak", "SegmentMemory", "Stream", "segment_memory"]
 
@@ -63,7 +64,11 @@ class SegmentMemory(NamedTuple):
 
 
 def segment_memory(
-    segment: Segment, device: Device, blocks: Mapping[str, int] | None = None, attention: str = "sdpa"
+    segment: Segment,
+    device: Device,
+    blocks: Mapping[str, int] | None = None,
+    attention: str = "sdpa",
+    quirks: Sequence[Quirk] = (),
 ) -> SegmentMemory:
     """Peaks of a segment by `numpy.cumsum` over its events.
 
@@ -72,6 +77,7 @@ def segment_memory(
         device: decides alignment, workspaces and attention's temporaries.
         blocks: bytes of the blocks that come and go whole, by path.
         attention: the plan's choice of attention.
+        quirks: what the installed torch does otherwise.
     """
     kind, sizes = segment.kind, segment.size
     if not len(kind):
@@ -84,7 +90,7 @@ def segment_memory(
     if device.kind == "cuda":
         signs[inside_attention(segment)] = 0
     live = np.cumsum(signs * sizes)
-    temporary = temporaries(segment, device, attention)
+    temporary = temporaries(segment, device, attention, quirks)
     block_sizes = np.array([(blocks or {}).get(path, 0) for path in segment.modules], dtype=np.int64)
     border = (kind == EventKind.ENTER) | (kind == EventKind.EXIT)
     in_blocks = np.zeros_like(live)

@@ -5,6 +5,7 @@ What the CPU did inside a fused attention is left out; what the device's own ker
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from autotune.records.device import Device
 from autotune.records.trace import DTYPES, EventKind, OpClass, Segment
 from autotune.simulate.attention import kernel_of, temporary_bytes
+from autotune.simulate.quirks import Quirk, columns_bytes
 from autotune.simulate.workspace import conv_workspace_bytes
 
 __all__ = ["Instruction", "Program", "inside_attention", "program", "temporaries"]
@@ -39,10 +41,10 @@ Program = list[tuple[int, int, int]]
 """(instruction, ref, size), in order."""
 
 
-def program(segment: Segment, device: Device, attention: str) -> Program:
+def program(segment: Segment, device: Device, attention: str, quirks: Sequence[Quirk] = ()) -> Program:
     """The segment's instructions on that device under the plan's choice of attention."""
     kind = segment.kind
-    held = temporaries(segment, device, attention)
+    held = temporaries(segment, device, attention, quirks)
     code = np.full(len(kind), -1, dtype=np.int64)
     code[kind == EventKind.ALLOC] = Instruction.MALLOC
     code[kind == EventKind.FREE] = Instruction.FREE
@@ -57,7 +59,7 @@ def program(segment: Segment, device: Device, attention: str) -> Program:
     return list(zip(code[kept].tolist(), segment.ref[kept].tolist(), size[kept].tolist(), strict=True))
 
 
-def temporaries(segment: Segment, device: Device, attention: str) -> NDArray[np.int64]:
+def temporaries(segment: Segment, device: Device, attention: str, quirks: Sequence[Quirk] = ()) -> NDArray[np.int64]:
     """Bytes that kernels hold while they run, at the event that ends each: inputs and outputs are alive there."""
     temporary = np.zeros(len(segment.kind), dtype=np.int64)
     if device.kind == "cuda":
@@ -69,6 +71,9 @@ def temporaries(segment: Segment, device: Device, attention: str) -> NDArray[np.
             temporary[ops[mine]] = conv_workspace_bytes(
                 device, DTYPES[code], segment.op_conv_bytes[rows[mine]], is_3d=kinds == OpClass.CONV_3D
             )
+        for quirk in quirks:
+            slow = quirk.touches(segment)[rows]
+            temporary[ops[slow]] = columns_bytes(segment, rows[slow])
         held = [temporary_bytes(one, kernel_of(one, device, attention)) for one in segment.attentions]
         ends = np.flatnonzero(segment.kind == EventKind.ATTENTION_END)
         temporary[ends] = np.array(held, dtype=np.int64)[segment.ref[ends]] if held else 0

@@ -1,8 +1,8 @@
 """Host RAM of a plan: weights that wait off the device, and originals that are kept so that `restore` is exact.
 
 Mirrors accelerate 1.15 and diffusers 0.42.1 hooks/group_offloading.py. Model offload, sequential offload and group offload
-without a stream hold each weight once at most. With a stream, `ModuleGroup._init_cpu_param_dict` pins a copy of each tensor of a
-group, and the original goes when `GroupOffloadingHook.initialize_hook` sends the group away: by block after all blocks of the
+without a stream hold each weight once at most. With a stream, `ModuleGroup._init_cpu_param_dict` pins a copy of each tensor of
+a group, and the original goes when `GroupOffloadingHook.initialize_hook` sends the group away: by block after all blocks of the
 component are pinned, by leaf one leaf after the other. Weights that were read from a safetensors file are views of one mapping,
 though, which goes with the last of them, so by leaf too a component's originals are there until its last leaf is done.
 

@@ -19,7 +19,7 @@ from autotune.simulate.latency import CALIBRATED_MARGIN, LATENCY_MARGIN, Code, m
 from autotune.simulate.margins import margin_bytes
 from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
 from autotune.simulate.program import Program, program
-from autotune.simulate.quirks import quirks_met
+from autotune.simulate.quirks import notes_on, quirks_of
 from autotune.simulate.ram import Ram, undo_bytes, waiting_ram
 from autotune.simulate.residency import Move, Stay, never_waits, residency
 from autotune.simulate.steps import over_call_s, steady_s
@@ -102,7 +102,7 @@ class Replayer:
         self._traces = {key: completed(trace, model) for key, trace in traces.items()}
         self._model, self._device, self._steps, self._undo = model, device, steps, undo
         self._code, self._settings = code or {}, settings
-        self._quirks = {key: quirks_met(trace, device, torch_version) for key, trace in self._traces.items()}
+        self._torch_version, self._quirks = torch_version, quirks_of(device, torch_version)
         self._roles = {part.name: part.role for part in model.components}
         self._memory: dict[tuple[int, str], SegmentMemory] = {}
         tensors = next(iter(self._traces.values())).tensors
@@ -151,9 +151,9 @@ class Replayer:
         )
 
     def _notes(self, plan: Plan) -> tuple[str, ...]:
-        untraced = self._traces[plan.execution].untraced.items()
-        parts = tuple(f"{name} could not be traced ({why}): weights only" for name, why in untraced)
-        return parts + self._quirks[plan.execution]
+        trace = self._traces[plan.execution]
+        parts = tuple(f"{name} could not be traced ({why}): weights only" for name, why in trace.untraced.items())
+        return parts + notes_on(trace, self._quirks, self._torch_version)
 
     def exact(self, plan: Plan) -> Estimate:
         """The estimate with the bytes of an allocator that every tensor has gone through."""
@@ -200,7 +200,7 @@ class Replayer:
     def _program_of(self, segment: Segment, attention: str) -> Program:
         key = (id(segment), attention)
         if key not in self._programs:
-            self._programs[key] = program(segment, self._device, attention)
+            self._programs[key] = program(segment, self._device, attention, self._quirks)
         return self._programs[key]
 
     def _costs(self, trace: Trace, plan: Plan) -> list[_Cost]:
@@ -283,7 +283,7 @@ class Replayer:
     def _memory_of(self, segment: Segment, trace: Trace, plan: Plan) -> SegmentMemory:
         key = (id(segment), plan.attention)
         if key not in self._memory:
-            self._memory[key] = segment_memory(segment, self._device, trace.blocks, plan.attention)
+            self._memory[key] = segment_memory(segment, self._device, trace.blocks, plan.attention, self._quirks)
         return self._memory[key]
 
     def _compute_s(self, segment: Segment, plan: Plan) -> float:
