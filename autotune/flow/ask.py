@@ -5,6 +5,7 @@ What traces is imported where it is needed: a profile is found without torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +28,16 @@ from autotune.records.device import Device
 from autotune.records.front import Candidate, Front, Objective
 from autotune.records.host import Host
 from autotune.records.plan import KNOWN_VALUES, LANES, LEVERS, Plan, Quality
-from autotune.records.workload import Workload
+from autotune.records.workload import Workload, with_defaults
 from autotune.report.explanation import Explanation
+from autotune.simulate.allocator_settings import Settings
 
 __all__ = ["Question", "answer", "front_for", "job_of", "place_of"]
 
 _OBJECTIVES = ("latency", "memory")
 _APPROXIMATIONS = ("sage",)
+_VERSION = re.compile(r"\d{1,3}\.\d{1,3}(\.\d{1,3})?([a-z.+][\w.+]{0,30})?")
+_MOST_RANK = 4096  # a LoRA of full rank is as large as its layer
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,15 @@ class Question:
     profiles: Profiles = None
     undo: bool = True
     progress: Progress | None = None
+    loaded_as: str | Mapping[str, str] | None = None
+    """Precision in which a named model is loaded, or precisions by component with a "default"."""
+    controlnets: str | Sequence[str] = ()
+    lora_rank: int | None = None
+    ip_adapter: str | None = None
+    torch_version: str | None = None
+    """Of a machine that is not here."""
+    allocator: str | None = None
+    """PYTORCH_CUDA_ALLOC_CONF of a machine that is not here."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str | Path):
@@ -75,6 +88,7 @@ class Question:
         _check_values(self.keep or {})
         for name in names_of(self.allow):
             _one_of("approximation", name, _APPROXIMATIONS)
+        self._check_setup()
         if self.gpu is not None and self.device is not None:
             raise PlanError(
                 f"gpu={self.gpu!r} plans for a card that is not here, device={self.device!r} for one that is; give one"
@@ -82,10 +96,55 @@ class Question:
         if isinstance(self.calls, bool) or not isinstance(self.calls, int) or self.calls < 1:
             raise PlanError(f"calls={self.calls!r} is not a number of calls; write for example calls=20")
 
+    def _check_setup(self) -> None:
+        """What is said of the model as it is loaded, and of a machine that is not here."""
+        _is_a("loaded_as", self.loaded_as, str | Mapping | None, "a precision such as 'fp16' or a dict by component")
+        _is_a("controlnets", self.controlnets, str | Sequence, "a zoo name or folder, or a list of them")
+        _is_a("ip_adapter", self.ip_adapter, str | None, "a zoo name such as 'ip-adapter-sdxl'")
+        _is_a("torch_version", self.torch_version, str | None, "a version such as '2.9.0'")
+        _is_a("allocator", self.allocator, str | None, "settings such as 'expandable_segments:True'")
+        rank = 1 if self.lora_rank is None else self.lora_rank
+        if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= _MOST_RANK:
+            raise PlanError(f"lora_rank={rank!r} is not a rank from 1 to {_MOST_RANK}; write for example lora_rank=16")
+        if self.torch_version is not None and not _VERSION.fullmatch(self.torch_version):
+            raise PlanError(f"torch_version={self.torch_version!r} is not a version; write for example 2.9.0")
+        for option in ("torch_version", "allocator"):
+            if getattr(self, option) is not None and self.gpu is None:
+                raise PlanError(f"{option} is of a machine that is not here; name its card with gpu=, or leave it out")
+        if not isinstance(self.model, str | Path) and (self.loaded_as is not None or self.added):
+            raise PlanError(
+                "loaded_as, controlnets, lora_rank and ip_adapter are for a model that is named; load this pipeline with them"
+            )
+        _ = self.settings, _dtypes(self.loaded_as)  # refuse what they cannot read
+
+    @property
+    def added(self) -> bool:
+        """Whether anything is added to the model."""
+        return bool(self.controlnets or self.lora_rank is not None or self.ip_adapter is not None)
+
+    @property
+    def additions(self) -> dict[str, Any]:
+        """What is added to the model, as arguments of `with_additions`."""
+        names = names_of(self.controlnets)
+        return {"controlnets": names, "lora_rank": self.lora_rank, "ip_adapter": self.ip_adapter}
+
+    @property
+    def settings(self) -> Settings | None:
+        """The allocator's settings as they were stated.
+
+        Raises:
+            PlanError: settings that torch would refuse as well.
+        """
+        if self.allocator is None:
+            return None
+        return Settings.from_environment({"PYTORCH_CUDA_ALLOC_CONF": self.allocator})
+
     @property
     def restricted(self) -> bool:
-        """Whether levers are fixed or approximations allowed, so that the answer is no profile for others."""
-        return bool(self.keep or self.forbid or self.allow)
+        """Whether levers are fixed, approximations allowed or another machine's software stated, so that the answer is no
+        profile for others."""
+        stated = self.torch_version is not None or self.allocator is not None
+        return bool(self.keep or self.forbid or self.allow) or stated
 
 
 def answer(question: Question) -> tuple[Explanation, Front]:
@@ -127,11 +186,17 @@ def front_for(question: Question, device: Device | None = None) -> Front:
 
 def job_of(question: Question, device: Device) -> Job:
     """The pipeline read and the workload resolved; a model given by name is built on the meta device."""
-    pipe, name, source_key = question.model, None, None
+    pipe, name, source_key, usual = question.model, None, None, None
     if isinstance(pipe, str | Path):
+        from autotune.zoo.additions import with_additions
         from autotune.zoo.locate import locate
 
-        pipe, name, source_key = locate(pipe)
+        usual = _card_call(pipe)
+        pipe, name, source_key = locate(pipe, dtype=_dtypes(question.loaded_as))
+        if question.added:
+            pipe = with_additions(pipe, **question.additions)
+        if question.added or question.loaded_as is not None:
+            source_key = None  # which knows of neither
     return job_for(
         pipe,
         device=device,
@@ -141,6 +206,10 @@ def job_of(question: Question, device: Device) -> Job:
         undo=question.undo,
         name=name,
         source_key=source_key,
+        defaults=usual,
+        additions=_additions_in_words(question),
+        allocator=question.settings,
+        torch_version=question.torch_version,
         progress=question.progress,
     )
 
@@ -157,6 +226,8 @@ def _without_building(question: Question, device: Device, store: Any) -> Front |
     """A zoo model's profile by its recipe alone: needs neither torch nor diffusers."""
     if store is None or not isinstance(question.model, str) or question.example:
         return None
+    if question.added or question.loaded_as is not None:
+        return None
     from autotune.zoo.recipes import find
 
     recipe = find(question.model)
@@ -170,6 +241,8 @@ def _without_building(question: Question, device: Device, store: Any) -> Front |
 
 def _default_workload(recipe: Any, question: Question) -> Workload | None:
     """The resolved workload where that needs no look at the pipeline's class; else None."""
+    from autotune.zoo.card_call import card_call
+
     plain = {"height": "height", "width": "width", "num_inference_steps": "steps"}
     given = question.workload
     if isinstance(given, Mapping):
@@ -178,18 +251,43 @@ def _default_workload(recipe: Any, question: Question) -> Workload | None:
         given = Workload(**{plain[name]: value for name, value in given.items()})
     if given is not None and not isinstance(given, Workload):
         return None
-    said = given or Workload()
-    defaults = recipe.defaults
-    return said.model_copy(
-        update={
-            "height": said.height or defaults.height,
-            "width": said.width or defaults.width,
-            "frames": said.frames or defaults.frames,
-            "steps": said.steps or defaults.steps,
-            "guidance": defaults.guidance if said.guidance is None else said.guidance,
-            "calls": max(question.calls, said.calls),
-        }
-    )
+    said, usual = given or Workload(), card_call(recipe)
+    if said.inputs or said.arguments or (said.guidance is not None and said.guidance != usual.guidance):
+        return None
+    merged = with_defaults(said, usual)
+    return merged.model_copy(update={"calls": max(question.calls, merged.calls)})
+
+
+def _card_call(model: str | Path) -> Workload | None:
+    """What the card of a zoo model recommends; None for any other model."""
+    from autotune.zoo.card_call import card_call
+    from autotune.zoo.recipes import find
+
+    recipe = find(str(model))
+    return None if recipe is None else card_call(recipe)
+
+
+def _dtypes(loaded_as: str | Mapping[str, str] | None) -> Any:
+    """Precisions under torch's names."""
+    if loaded_as is None or isinstance(loaded_as, str):
+        return None if loaded_as is None else _dtype(loaded_as)
+    return {component: _dtype(said) for component, said in loaded_as.items()}
+
+
+def _dtype(said: str) -> str:
+    known = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+    name = known.get(str(said).strip().casefold(), str(said).strip().casefold())
+    if name not in known.values():
+        raise PlanError(f"loaded_as={said!r} is not a precision; there are {', '.join(known)}")
+    return name
+
+
+def _additions_in_words(question: Question) -> tuple[str, ...]:
+    if not question.added:
+        return ()
+    from autotune.zoo.additions import in_words
+
+    return in_words(**question.additions)
 
 
 def _explained(front: Front, chosen: Candidate, budget: Budget, host: Host | None, quality: Quality) -> Explanation:

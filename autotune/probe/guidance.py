@@ -57,7 +57,7 @@ def guided_arguments(pipe: Any, call: Mapping[str, Any], *, guided: bool) -> dic
     """
     if is_guided(pipe, call) == guided:
         return {}
-    trials = _trials(pipe) if guided else ({name: off for name in _scales(pipe)} for off in _OFF)
+    trials = _trials(pipe) if guided else (dict.fromkeys(_scales(pipe), off) for off in _OFF)
     for trial in trials:
         if is_guided(pipe, {**call, **trial}) == guided:
             return trial

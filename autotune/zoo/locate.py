@@ -19,8 +19,8 @@ class Located(NamedTuple):
     source_key: str
 
 
-def locate(model: str | Path) -> Located:
-    """Builds the model on the meta device.
+def locate(model: str | Path, *, dtype: Any = None) -> Located:
+    """Builds the model on the meta device, in the precision it is published in or else in that one.
 
     Raises:
         PipelineError: neither a zoo name nor a folder nor a hub id that can be reached; says what would work.
@@ -33,13 +33,13 @@ def locate(model: str | Path) -> Located:
     if recipe is not None:
         from autotune.zoo.build import build
 
-        return Located(build(recipe), recipe.name, recipe.source_key)
+        return Located(build(recipe, dtype=dtype), recipe.name, recipe.source_key)
     if _is_folder(text):
-        return _folder(Path(text), Path(text).resolve().name)
+        return _folder(Path(text), Path(text).resolve().name, dtype)
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         from autotune.zoo.hub import download
 
-        return _folder(download(text), text)
+        return _folder(download(text), text, dtype)
     shown = shortened(text)
     raise PipelineError(
         f"no model {shown!r}: it is no folder here and no name in the zoo; nearest: {nearest(shown, names())}; "
@@ -59,12 +59,12 @@ def _is_folder(text: str) -> bool:
         return False
 
 
-def _folder(path: Path, name: str) -> Located:
+def _folder(path: Path, name: str, dtype: Any) -> Located:
     from autotune.zoo.build import common
     from autotune.zoo.folder import build_folder, read, source_key
 
     sources = read(path)
-    pipe = build_folder(sources)
+    pipe = build_folder(sources, dtype=dtype)
     stated = {str(part.dtype).removeprefix("torch.") for part in pipe.components.values() if hasattr(part, "dtype")}
     if len(stated) > 1:  # loaded as found, encoders in half precision and the rest in fp32 do not run together
         pipe = build_folder(sources, dtype=common(stated))
