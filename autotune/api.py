@@ -147,6 +147,12 @@ def plan(
     device: str | None = None,
     profiles: Profiles = None,
     undo: bool = True,
+    loaded_as: str | Mapping[str, str] | None = None,
+    controlnets: str | Sequence[str] = (),
+    lora_rank: int | None = None,
+    ip_adapter: str | None = None,
+    torch_version: str | None = None,
+    allocator: str | None = None,
 ) -> Plan:
     """The plan that `optimize` would apply, for this machine or for a card that is not here.
 
@@ -155,6 +161,13 @@ def plan(
     Args:
         pipe_or_model: a pipeline, a zoo name such as "sd15", a folder of configuration files, or a hub id.
         gpu: a catalogue name such as "NVIDIA GeForce RTX 3060 12GB"; this machine's device if None.
+        loaded_as: the precision in which a named model is loaded, such as "fp16", or by component with a "default":
+            ``{"default": "fp16", "vae": "fp32"}``; the published one if None.
+        controlnets: ControlNets to add to a named model, by zoo name or folder.
+        lora_rank: rank of a LoRA to add to a named model's denoiser.
+        ip_adapter: an IP-Adapter to add to a named model, by zoo name.
+        torch_version: version of torch on a machine that is not here, such as "2.9.0".
+        allocator: PYTORCH_CUDA_ALLOC_CONF of a machine that is not here.
 
     The other arguments are those of `optimize`.
 
@@ -169,6 +182,8 @@ def plan(
         pipe_or_model, gpu=gpu, max_vram=max_vram, max_ram=max_ram, workload=workload, example=example, calls=calls,
         quality=quality, allow=allow, keep=keep, forbid=forbid, objective=objective, device=device,
         profiles=profiles, undo=undo,
+        loaded_as=loaded_as, controlnets=controlnets, lora_rank=lora_rank, ip_adapter=ip_adapter,
+        torch_version=torch_version, allocator=allocator,
     )  # fmt: skip
     with plan_taken_off(pipe_or_model, put_back="always"):
         return answer(question)[0].chosen.plan
@@ -187,6 +202,12 @@ def explore(
     device: str | None = None,
     profiles: Profiles = None,
     undo: bool = True,
+    loaded_as: str | Mapping[str, str] | None = None,
+    controlnets: str | Sequence[str] = (),
+    lora_rank: int | None = None,
+    ip_adapter: str | None = None,
+    torch_version: str | None = None,
+    allocator: str | None = None,
 ) -> Front:
     """The Pareto front over VRAM, RAM, seconds and quality: every plan that no other beats.
 
@@ -200,6 +221,8 @@ def explore(
     question = Question(
         pipe_or_model, gpu=gpu, workload=workload, example=example, calls=calls, allow=allow, keep=keep,
         forbid=forbid, device=device, profiles=profiles, undo=undo,
+        loaded_as=loaded_as, controlnets=controlnets, lora_rank=lora_rank, ip_adapter=ip_adapter,
+        torch_version=torch_version, allocator=allocator,
     )  # fmt: skip
     with plan_taken_off(pipe_or_model, put_back="always"):
         return front_for(question)
@@ -213,6 +236,12 @@ def explain(
     workload: WorkloadLike = None,
     example: Mapping[str, Any] | None = None,
     device: str | None = None,
+    loaded_as: str | Mapping[str, str] | None = None,
+    controlnets: str | Sequence[str] = (),
+    lora_rank: int | None = None,
+    ip_adapter: str | None = None,
+    torch_version: str | None = None,
+    allocator: str | None = None,
 ) -> Explanation:
     """What was chosen for an optimised pipeline and why; for any other, what it costs as it is.
 
@@ -221,11 +250,16 @@ def explain(
     True
     """
     handle = engine.handle_of(pipe_or_model)
-    asked = (gpu, max_vram, workload, example, device)
+    asked = (gpu, max_vram, workload, example, device, loaded_as, controlnets or None, lora_rank, ip_adapter, torch_version,
+             allocator)  # fmt: skip
     if handle is not None and handle.story is not None and all(argument is None for argument in asked):
         story: Explanation = handle.story
         return story
-    question = Question(pipe_or_model, gpu=gpu, device=device, max_vram=max_vram, workload=workload, example=example)
+    question = Question(
+        pipe_or_model, gpu=gpu, device=device, max_vram=max_vram, workload=workload, example=example,
+        loaded_as=loaded_as, controlnets=controlnets, lora_rank=lora_rank, ip_adapter=ip_adapter,
+        torch_version=torch_version, allocator=allocator,
+    )  # fmt: skip
     place, host = place_of(question)
     with plan_taken_off(pipe_or_model, put_back="always"):
         job = job_of(question, place)

@@ -12,7 +12,9 @@ import typer
 from typer.core import TyperGroup
 
 from autotune.cli import machine, options
+from autotune.cli.call import CallOptions, SetupOptions
 from autotune.cli.estimate import estimate
+from autotune.cli.groups import with_groups
 from autotune.cli.levers import LeverCommand
 from autotune.cli.profiles import app as profiles_app
 from autotune.errors import AutotuneError, DoesNotFitError
@@ -52,6 +54,7 @@ app.add_typer(profiles_app, name="profiles")
 
 
 @app.command()
+@with_groups
 def plan(
     model: options.Model,
     *,
@@ -59,11 +62,8 @@ def plan(
     device: options.Device = None,
     max_vram: options.MaxVram = None,
     max_ram: options.MaxRam = None,
-    height: options.Height = None,
-    width: options.Width = None,
-    batch: options.Batch = 1,
-    frames: options.Frames = None,
-    steps: options.Steps = None,
+    call: CallOptions,
+    setup: SetupOptions,
     calls: options.Calls = 1,
     quality: options.Quality = "near",
     objective: options.Objective = "latency",
@@ -85,7 +85,7 @@ def plan(
     with watched(model, silent=as_json) as report:
         question = Question(
             model, gpu=gpu, device=device, max_vram=options.size_from(max_vram), max_ram=options.size_from(max_ram),
-            workload=options.workload_from(height=height, width=width, batch=batch, frames=frames, steps=steps), calls=calls,
+            workload=call.workload, calls=calls, **setup.question,
             quality=quality, objective=objective, keep=options.kept(keep), forbid=tuple(forbid or ()), allow=tuple(allow or ()),
             profiles=options.profiles_from(profiles, none_at_all=no_profiles), undo=not no_undo, progress=report,
         )  # fmt: skip
@@ -108,16 +108,14 @@ def plan(
 
 
 @app.command()
+@with_groups
 def explore(
     model: options.Model,
     *,
     gpu: options.Gpu = None,
     device: options.Device = None,
-    height: options.Height = None,
-    width: options.Width = None,
-    batch: options.Batch = 1,
-    frames: options.Frames = None,
-    steps: options.Steps = None,
+    call: CallOptions,
+    setup: SetupOptions,
     calls: options.Calls = 1,
     keep: options.Keep = None,
     forbid: options.Forbid = None,
@@ -139,8 +137,9 @@ def explore(
                 model,
                 gpu=gpu,
                 device=device,
-                workload=options.workload_from(height=height, width=width, batch=batch, frames=frames, steps=steps),
+                workload=call.workload,
                 calls=calls,
+                **setup.question,
                 keep=options.kept(keep),
                 forbid=tuple(forbid or ()),
                 allow=tuple(allow or ()),
@@ -158,17 +157,15 @@ def explore(
 
 
 @app.command()
+@with_groups
 def explain(
     model: options.Model,
     *,
     gpu: options.Gpu = None,
     device: options.Device = None,
     max_vram: options.MaxVram = None,
-    height: options.Height = None,
-    width: options.Width = None,
-    batch: options.Batch = 1,
-    frames: options.Frames = None,
-    steps: options.Steps = None,
+    call: CallOptions,
+    setup: SetupOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """What a model costs as it is, by phase."""
@@ -183,7 +180,8 @@ def explain(
             gpu=gpu,
             device=device,
             max_vram=options.size_from(max_vram),
-            workload=options.workload_from(height=height, width=width, batch=batch, frames=frames, steps=steps),
+            workload=call.workload,
+            **setup.question,
         )
     if as_json:
         print_json(explanation_json(explained))

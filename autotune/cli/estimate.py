@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from autotune.cli import levers, options
+from autotune.cli.call import CallOptions, SetupOptions
+from autotune.cli.groups import with_groups
 
 __all__ = ["estimate"]
 
 
+@with_groups
 def estimate(
     model: options.Model,
     *,
     gpu: options.Gpu = None,
     device: options.Device = None,
-    height: options.Height = None,
-    width: options.Width = None,
-    batch: options.Batch = 1,
-    frames: options.Frames = None,
-    steps: options.Steps = None,
+    call: CallOptions,
+    setup: SetupOptions,
     dtype: levers.Dtype = None,
     tf32: levers.Tf32 = False,
     channels_last: levers.ChannelsLast = False,
@@ -51,8 +51,7 @@ def estimate(
         }
     )  # fmt: skip
     with watched(model, silent=as_json) as report:
-        workload = options.workload_from(height=height, width=width, batch=batch, frames=frames, steps=steps)
-        question = Question(model, gpu=gpu, device=device, workload=workload, progress=report)
+        question = Question(model, gpu=gpu, device=device, workload=call.workload, progress=report, **setup.question)
         place, host = place_of(question)
         job = job_of(question, place)
         if finds_its_tile:

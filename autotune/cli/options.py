@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-if TYPE_CHECKING:
-    from autotune.records.workload import Workload
-
-__all__ = ["Allow", "AsCode", "AsJson", "Batch", "Calls", "Device", "Forbid", "Frames", "Gpu", "Height", "Keep",
-           "MaxRam", "MaxVram", "Model", "NoProfiles", "NoUndo", "Objective", "Profiles", "Quality", "Steps",
-           "Width", "kept", "profiles_from", "size_from", "workload_from"]  # fmt: skip
+__all__ = ["Allow", "AsCode", "AsJson", "Calls", "Device", "Forbid", "Gpu", "Keep", "MaxRam", "MaxVram", "Model",
+           "NoProfiles", "NoUndo", "Objective", "Profiles", "Quality", "kept", "profiles_from", "size_from"]  # fmt: skip
 
 _ASKED, _CALL, _SEARCH = "What for", "The call to plan for", "The search"
 
@@ -56,11 +52,6 @@ MaxRam = Annotated[
     typer.Option("--max-ram", help="Ceiling of weights kept in RAM: 16GB.", rich_help_panel=_ASKED),
 ]
 
-Height = Annotated[int | None, typer.Option("--height", min=1, help="Pixels.", rich_help_panel=_CALL)]
-Width = Annotated[int | None, typer.Option("--width", min=1, help="Pixels.", rich_help_panel=_CALL)]
-Batch = Annotated[int, typer.Option("--batch", min=1, help="Images or videos per call.", rich_help_panel=_CALL)]
-Frames = Annotated[int | None, typer.Option("--frames", min=1, help="Frames of a video.", rich_help_panel=_CALL)]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.", rich_help_panel=_CALL)]
 Calls = Annotated[int, typer.Option("--calls", min=1, help="How many calls are to come.", rich_help_panel=_CALL)]
 
 Quality = Annotated[
@@ -102,15 +93,6 @@ NoUndo = Annotated[
 ]
 
 _WORDS = {"true": True, "false": False}
-
-
-def workload_from(
-    *, height: int | None, width: int | None, batch: int, frames: int | None, steps: int | None
-) -> Workload:
-    """The call, with what was not said left to the pipeline."""
-    from autotune.records.workload import Workload
-
-    return Workload(height=height, width=width, batch=batch, frames=frames, steps=steps)
 
 
 _DIGITS = 20  # longer numbers are no sizes, and Python refuses to read some
