@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from autotune.errors import PipelineError, PlanError, WorkloadError
-from autotune.flow.ask import Question, answer, as_it_stands, front_for
+from autotune.flow.ask import answer, as_it_stands, front_for
 from autotune.flow.job import WorkloadLike
 from autotune.flow.learning import watch_for
+from autotune.flow.question import Question
 from autotune.flow.recall import Profiles
 from autotune.probe.gpu import local_device
 from autotune.probe.pipeline import present_device, require_pipeline
@@ -151,7 +152,8 @@ def apply(
 def plan(
     pipe_or_model: Any,
     *,
-    gpu: str | None = None,
+    gpu: str | Mapping[str, Any] | None = None,
+    ram: str | int | None = None,
     max_vram: str | int | None = None,
     max_ram: str | int | None = None,
     workload: WorkloadLike = None,
@@ -165,6 +167,12 @@ def plan(
     device: str | None = None,
     profiles: Profiles = None,
     undo: bool = True,
+    loaded_as: str | Mapping[str, str] | None = None,
+    controlnets: str | Sequence[str] = (),
+    lora_rank: int | None = None,
+    ip_adapter: str | None = None,
+    torch_version: str | None = None,
+    allocator: str | None = None,
 ) -> Plan:
     """The plan that `optimize` would apply, for this machine or for a card that is not here.
 
@@ -172,7 +180,15 @@ def plan(
 
     Args:
         pipe_or_model: a pipeline, a zoo name such as "sd15", a folder of configuration files, or a hub id.
-        gpu: a catalogue name such as "NVIDIA GeForce RTX 3060 12GB"; this machine's device if None.
+        gpu: a card that need not be here: a name such as "RTX 3060 12GB", or its description such as "8.9,16GB,RTX 4000 Ada"
+            or ``{"compute_capability": "8.9", "memory": "16GB"}``; this machine's device if None.
+        ram: RAM of a machine that is not here; what is usual beside such a card if None.
+        loaded_as: the precision in which a named model is loaded, such as "fp16", or precisions by component.
+        controlnets: ControlNets to add to a named model, by zoo name or folder.
+        lora_rank: rank of a LoRA on its denoiser.
+        ip_adapter: an IP-Adapter to add to it, by zoo name.
+        torch_version: version of torch on a machine that is not here.
+        allocator: PYTORCH_CUDA_ALLOC_CONF there.
 
     The other arguments are those of `optimize`.
 
@@ -185,8 +201,9 @@ def plan(
     """
     question = Question(
         pipe_or_model, gpu=gpu, max_vram=max_vram, max_ram=max_ram, workload=workload, example=example, calls=calls,
-        quality=quality, allow=allow, keep=keep, forbid=forbid, objective=objective, device=device,
-        profiles=profiles, undo=undo,
+        quality=quality, allow=allow, keep=keep, forbid=forbid, objective=objective, device=device, profiles=profiles,
+        undo=undo, ram=ram, loaded_as=loaded_as, controlnets=controlnets, lora_rank=lora_rank, ip_adapter=ip_adapter,
+        torch_version=torch_version, allocator=allocator,
     )  # fmt: skip
     from autotune.flow.applying import plan_taken_off
 
@@ -197,7 +214,8 @@ def plan(
 def explore(
     pipe_or_model: Any,
     *,
-    gpu: str | None = None,
+    gpu: str | Mapping[str, Any] | None = None,
+    ram: str | int | None = None,
     workload: WorkloadLike = None,
     example: Mapping[str, Any] | None = None,
     calls: int = 1,
@@ -207,6 +225,12 @@ def explore(
     device: str | None = None,
     profiles: Profiles = None,
     undo: bool = True,
+    loaded_as: str | Mapping[str, str] | None = None,
+    controlnets: str | Sequence[str] = (),
+    lora_rank: int | None = None,
+    ip_adapter: str | None = None,
+    torch_version: str | None = None,
+    allocator: str | None = None,
 ) -> Front:
     """The Pareto front over VRAM, RAM, seconds and quality: every plan that no other beats.
 
@@ -219,7 +243,8 @@ def explore(
     """
     question = Question(
         pipe_or_model, gpu=gpu, workload=workload, example=example, calls=calls, allow=allow, keep=keep,
-        forbid=forbid, device=device, profiles=profiles, undo=undo,
+        forbid=forbid, device=device, profiles=profiles, undo=undo, ram=ram, loaded_as=loaded_as, controlnets=controlnets,
+        lora_rank=lora_rank, ip_adapter=ip_adapter, torch_version=torch_version, allocator=allocator,
     )  # fmt: skip
     from autotune.flow.applying import plan_taken_off
 
@@ -230,11 +255,18 @@ def explore(
 def explain(
     pipe_or_model: Any,
     *,
-    gpu: str | None = None,
+    gpu: str | Mapping[str, Any] | None = None,
+    ram: str | int | None = None,
     max_vram: str | int | None = None,
     workload: WorkloadLike = None,
     example: Mapping[str, Any] | None = None,
     device: str | None = None,
+    loaded_as: str | Mapping[str, str] | None = None,
+    controlnets: str | Sequence[str] = (),
+    lora_rank: int | None = None,
+    ip_adapter: str | None = None,
+    torch_version: str | None = None,
+    allocator: str | None = None,
 ) -> Explanation:
     """What was chosen for an optimised pipeline and why; for any other, what it costs as it is.
 
@@ -243,7 +275,11 @@ def explain(
     True
     """
     asked = (gpu, max_vram, workload, example, device)
-    question = Question(pipe_or_model, gpu=gpu, device=device, max_vram=max_vram, workload=workload, example=example)
+    question = Question(
+        pipe_or_model, gpu=gpu, device=device, max_vram=max_vram, workload=workload, example=example, ram=ram,
+        loaded_as=loaded_as, controlnets=controlnets, lora_rank=lora_rank, ip_adapter=ip_adapter,
+        torch_version=torch_version, allocator=allocator,
+    )  # fmt: skip
     from autotune.flow.applying import plan_taken_off
     from autotune.levers import engine
 

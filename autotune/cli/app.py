@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 
 from autotune.cli import lists, machine, options
+from autotune.cli.call import CallOptions, SetupOptions
 from autotune.cli.estimate import estimate
+from autotune.cli.groups import with_groups
 from autotune.cli.levers import LeverCommand
 from autotune.cli.outcome import Commands
 from autotune.cli.profiles import app as profiles_app
@@ -54,101 +56,67 @@ def root(
 
 
 @app.command()
+@with_groups
 def plan(
     model: options.Model,
     *,
-    gpu: options.Gpu = None,
-    device: options.Device = None,
-    max_vram: options.MaxVram = None,
-    max_ram: options.MaxRam = None,
-    height: options.Height = None,
-    width: options.Width = None,
-    batch: options.Batch = 1,
-    frames: options.Frames = None,
-    steps: options.Steps = None,
-    calls: options.Calls = 1,
-    quality: options.Quality = "near",
-    objective: options.Objective = "latency",
-    keep: options.Keep = None,
-    forbid: options.Forbid = None,
-    allow: options.Allow = None,
-    profiles: options.Profiles = None,
-    no_profiles: options.NoProfiles = False,
-    no_undo: options.NoUndo = False,
+    place: options.PlaceOptions,
+    call: CallOptions,
+    setup: SetupOptions,
+    search: options.SearchOptions,
     as_code: options.AsCode = False,
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
     """The fastest plan under a cap; with -v its reasons, its phases, and what other caps would buy."""
-    from autotune.flow.ask import Question, answer
+    from autotune.flow.question import Question
 
-    question = Question(
-        model, gpu=gpu, device=device, max_vram=max_vram, max_ram=max_ram,
-        workload=options.workload_from(height=height, width=width, batch=batch, frames=frames, steps=steps), calls=calls,
-        quality=quality, objective=objective, keep=options.kept(keep), forbid=tuple(forbid or ()), allow=tuple(allow or ()),
-        profiles=options.profiles_from(profiles, none_at_all=no_profiles), undo=not no_undo,
-    )  # fmt: skip
+    question = Question(model, workload=call.workload, **place.question, **setup.question, **search.question)
     from autotune.cli.payload import code_for, explanation_json, print_json
     from autotune.cli.show import page, show_details, show_ladder, show_lines
+    from autotune.flow.ask import answer
     from autotune.report.progress import watched
 
     with watched(model, silent=as_json) as report:
         explained, front = answer(replace(question, progress=report))
     if as_json:
-        code = code_for(explained, card=gpu)
+        code = code_for(explained, card=place.gpu)
         print_json({**explanation_json(explained), "code": code, "searched": front.searched, "front": front.rows()})
         return
     if as_code:
-        typer.echo(code_for(explained, card=gpu))
+        typer.echo(code_for(explained, card=place.gpu))
         return
     console = page()
     if verbose:
-        show_ladder(console, front, explained.chosen, quality)
+        show_ladder(console, front, explained.chosen, search.quality)
         show_details(console, explained)
     show_lines(console, explained, hint=CODE_HINT if verbose else f"why: -v   {CODE_HINT}")
 
 
 @app.command()
+@with_groups
 def explore(
     model: options.Model,
     *,
-    gpu: options.Gpu = None,
-    device: options.Device = None,
-    max_vram: options.MaxVram = None,
-    max_ram: options.MaxRam = None,
-    height: options.Height = None,
-    width: options.Width = None,
-    batch: options.Batch = 1,
-    frames: options.Frames = None,
-    steps: options.Steps = None,
-    calls: options.Calls = 1,
-    quality: options.Quality = "near",
-    objective: options.Objective = "latency",
-    keep: options.Keep = None,
-    forbid: options.Forbid = None,
-    allow: options.Allow = None,
-    profiles: options.Profiles = None,
-    no_profiles: options.NoProfiles = False,
-    no_undo: options.NoUndo = False,
+    place: options.PlaceOptions,
+    call: CallOptions,
+    setup: SetupOptions,
+    search: options.SearchOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """The Pareto front over VRAM, RAM, seconds and quality, and the best of it under the caps."""
-    from autotune.flow.ask import Question, answer_from, front_for
+    from autotune.flow.question import Question
 
-    question = Question(
-        model, gpu=gpu, device=device, max_vram=max_vram, max_ram=max_ram,
-        workload=options.workload_from(height=height, width=width, batch=batch, frames=frames, steps=steps), calls=calls,
-        quality=quality, objective=objective, keep=options.kept(keep), forbid=tuple(forbid or ()), allow=tuple(allow or ()),
-        profiles=options.profiles_from(profiles, none_at_all=no_profiles), undo=not no_undo,
-    )  # fmt: skip
+    question = Question(model, workload=call.workload, **place.question, **setup.question, **search.question)
     from autotune.cli.payload import explanation_json, front_json, print_json
     from autotune.cli.show import page, say, show_front, show_lines
+    from autotune.flow.ask import answer_from, front_for
     from autotune.report.progress import watched
 
     with watched(model, silent=as_json) as report:
         question = replace(question, progress=report)
         front = front_for(question)
-        capped = max_vram is not None or max_ram is not None
+        capped = place.max_vram is not None or place.max_ram is not None
         try:
             explained = answer_from(front, question)
         except DoesNotFitError:
@@ -169,28 +137,22 @@ def explore(
 
 
 @app.command()
+@with_groups
 def explain(
     model: options.Model,
     *,
-    gpu: options.Gpu = None,
-    device: options.Device = None,
-    max_vram: options.MaxVram = None,
-    height: options.Height = None,
-    width: options.Width = None,
-    batch: options.Batch = 1,
-    frames: options.Frames = None,
-    steps: options.Steps = None,
+    place: options.PlaceOptions,
+    call: CallOptions,
+    setup: SetupOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """What a model costs as it is, by phase."""
-    from autotune.flow.ask import Question, as_it_stands
+    from autotune.flow.question import Question
 
-    question = Question(
-        model, gpu=gpu, device=device, max_vram=max_vram,
-        workload=options.workload_from(height=height, width=width, batch=batch, frames=frames, steps=steps),
-    )  # fmt: skip
+    question = Question(model, workload=call.workload, **place.question, **setup.question)
     from autotune.cli.payload import explanation_json, print_json
     from autotune.cli.show import page, show_details, show_lines
+    from autotune.flow.ask import as_it_stands
     from autotune.report.progress import watched
 
     with watched(model, silent=as_json) as report:

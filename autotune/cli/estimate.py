@@ -5,22 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autotune.cli import levers, options
+from autotune.cli.call import CallOptions, SetupOptions
+from autotune.cli.groups import with_groups
 
 __all__ = ["estimate"]
 
 
+@with_groups
 def estimate(
     model: options.Model,
     *,
-    gpu: options.Gpu = None,
-    device: options.Device = None,
-    max_vram: options.MaxVram = None,
-    max_ram: options.MaxRam = None,
-    height: options.Height = None,
-    width: options.Width = None,
-    batch: options.Batch = 1,
-    frames: options.Frames = None,
-    steps: options.Steps = None,
+    place: options.PlaceOptions,
+    call: CallOptions,
+    setup: SetupOptions,
     dtype: levers.Dtype = None,
     tf32: levers.Tf32 = False,
     channels_last: levers.ChannelsLast = False,
@@ -38,7 +35,7 @@ def estimate(
     as_json: options.AsJson = False,
 ) -> None:
     """What one plan costs; with -v its bytes by phase and by component."""
-    from autotune.flow.ask import Question
+    from autotune.flow.question import Question
 
     finds_its_tile = vae_tiling == levers.BY_ITSELF
     plan = levers.plan_from(
@@ -50,8 +47,7 @@ def estimate(
             "compile": compile, "offload": offload, "text_encoders": text_encoders,
         }
     )  # fmt: skip
-    workload = options.workload_from(height=height, width=width, batch=batch, frames=frames, steps=steps)
-    question = Question(model, gpu=gpu, device=device, max_vram=max_vram, max_ram=max_ram, workload=workload)
+    question = Question(model, workload=call.workload, **place.question, **setup.question)
     from autotune.cli.payload import estimated_json, print_json
     from autotune.cli.show import page, show_estimated, show_lines
     from autotune.flow.estimating import written_out

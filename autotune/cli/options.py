@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-if TYPE_CHECKING:
-    from autotune.records.workload import Workload
+__all__ = ["AsCode", "AsJson", "Keep", "Model", "PlaceOptions", "SearchOptions", "Verbose", "kept"]
 
-__all__ = ["Allow", "AsCode", "AsJson", "Batch", "Calls", "Device", "Forbid", "Frames", "Gpu", "Height", "Keep",
-           "MaxRam", "MaxVram", "Model", "NoProfiles", "NoUndo", "Objective", "Profiles", "Quality", "Steps",
-           "Verbose", "Width", "kept", "profiles_from", "workload_from"]  # fmt: skip
-
-_ASKED, _CALL, _SEARCH = "What for", "The call to plan for", "The search"
+_PLACE, _SEARCH = "The machine and its caps", "The search"
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")]
 
@@ -40,84 +36,106 @@ Model = Annotated[
     ),
 ]
 
-Gpu = Annotated[
-    str | None,
-    typer.Option("--gpu", help="A card from the catalogue, which need not be here.", rich_help_panel=_ASKED),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        "--device",
-        help="A torch device of this machine: cuda, cuda:1, cpu. Without it the current CUDA device, or the CPU.",
-        rich_help_panel=_ASKED,
-    ),
-]
-MaxVram = Annotated[
-    str | None,
-    typer.Option("--max-vram", help="Ceiling of the process on the device: 4GB, 3.7GiB, 4g.", rich_help_panel=_ASKED),
-]
-MaxRam = Annotated[
-    str | None,
-    typer.Option("--max-ram", help="Ceiling of weights kept in RAM: 16GB.", rich_help_panel=_ASKED),
-]
-
-Height = Annotated[int | None, typer.Option("--height", min=1, help="Pixels.", rich_help_panel=_CALL)]
-Width = Annotated[int | None, typer.Option("--width", min=1, help="Pixels.", rich_help_panel=_CALL)]
-Batch = Annotated[int, typer.Option("--batch", min=1, help="Images or videos per call.", rich_help_panel=_CALL)]
-Frames = Annotated[int | None, typer.Option("--frames", min=1, help="Frames of a video.", rich_help_panel=_CALL)]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.", rich_help_panel=_CALL)]
-Calls = Annotated[int, typer.Option("--calls", min=1, help="How many calls are to come.", rich_help_panel=_CALL)]
-
-Quality = Annotated[
-    Literal["exact", "near", "int8", "int4"],
-    typer.Option("--quality", help="The lane that may be used.", rich_help_panel=_SEARCH),
-]
-Objective = Annotated[
-    Literal["latency", "memory"],
-    typer.Option("--objective", help="The fastest plan under the cap, or the smallest.", rich_help_panel=_SEARCH),
-]
 Keep = Annotated[
     list[str] | None,
     typer.Option(
-        "--keep", metavar="LEVER=VALUE", help="Fix a lever: vae_tiling=false. Repeatable.", rich_help_panel=_SEARCH
+        "--keep",
+        metavar="LEVER=VALUE",
+        help="Fix a lever: vae_tiling=false, dtype=fp16. Repeatable.",
+        rich_help_panel=_SEARCH,
     ),
 ]
-Forbid = Annotated[
-    list[str] | None,
-    typer.Option("--forbid", metavar="LEVER", help="Leave a lever alone. Repeatable.", rich_help_panel=_SEARCH),
-]
-Allow = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow", metavar="NAME", help="Look at an approximation too: sage. Repeatable.", rich_help_panel=_SEARCH
-    ),
-]
-Profiles = Annotated[
-    Path | None,
-    typer.Option(
-        "--profiles", metavar="DIR", help="Folder of profiles, asked first and written to.", rich_help_panel=_SEARCH
-    ),
-]
-NoProfiles = Annotated[
-    bool, typer.Option("--no-profiles", help="Neither read nor write profiles.", rich_help_panel=_SEARCH)
-]
-NoUndo = Annotated[
-    bool,
-    typer.Option("--no-undo", help="Keep no originals in RAM for an exact restore.", rich_help_panel=_SEARCH),
-]
+
+
+def _of_place(flag: str, **more: Any) -> Any:
+    return typer.Option(flag, rich_help_panel=_PLACE, **more)
+
+
+def _of_search(flag: str, **more: Any) -> Any:
+    return typer.Option(flag, rich_help_panel=_SEARCH, **more)
+
+
+@dataclass(frozen=True)
+class PlaceOptions:
+    """Where it is to run, and how much of that it may take."""
+
+    gpu: Annotated[
+        str | None,
+        _of_place(
+            "--gpu",
+            help="A card that need not be here, by name (autotune gpus lists them) or described: '8.9,16GB,RTX 4000 Ada'.",
+        ),
+    ] = None
+    device: Annotated[
+        str | None,
+        _of_place(
+            "--device",
+            help="A torch device of this machine: cuda, cuda:1, cpu. Without it the current CUDA device, or the CPU.",
+        ),
+    ] = None
+    max_vram: Annotated[
+        str | None, _of_place("--max-vram", help="Ceiling of the process on the device: 4GB, 3.7GiB, 4g.")
+    ] = None
+    max_ram: Annotated[str | None, _of_place("--max-ram", help="Ceiling of weights kept in RAM: 16GB.")] = None
+    ram: Annotated[
+        str | None,
+        _of_place("--ram", help="RAM of a machine that is not here; what is usual beside such a card, if not said."),
+    ] = None
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """These as arguments of a `Question`."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What may be chosen, and what is already known."""
+
+    calls: Annotated[int, _of_search("--calls", min=1, help="How many calls are to come.")] = 1
+    quality: Annotated[
+        Literal["exact", "near", "int8", "int4"],
+        _of_search(
+            "--quality", help="How far images may differ: exact to float noise, near in half precision, 8 or 4 bits."
+        ),
+    ] = "near"
+    objective: Annotated[
+        Literal["latency", "memory"], _of_search("--objective", help="The fastest plan under the cap, or the smallest.")
+    ] = "latency"
+    keep: Keep = None
+    forbid: Annotated[
+        list[str] | None, _of_search("--forbid", metavar="LEVER", help="Leave a lever alone. Repeatable.")
+    ] = None
+    allow: Annotated[
+        list[str] | None,
+        _of_search("--allow", metavar="NAME", help="Look at an approximation too: sage. Repeatable."),
+    ] = None
+    profiles: Annotated[
+        Path | None, _of_search("--profiles", metavar="DIR", help="Folder of profiles, asked first and written to.")
+    ] = None
+    no_profiles: Annotated[bool, _of_search("--no-profiles", help="Neither read nor write profiles.")] = False
+    no_undo: Annotated[bool, _of_search("--no-undo", help="Keep no originals in RAM for an exact restore.")] = False
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """These as arguments of a `Question`."""
+        if self.profiles is not None and self.no_profiles:
+            raise typer.BadParameter(
+                "it says where profiles are, --no-profiles that there are none; give one", param_hint="--profiles"
+            )
+        return {
+            "calls": self.calls,
+            "quality": self.quality,
+            "objective": self.objective,
+            "keep": kept(self.keep),
+            "forbid": tuple(self.forbid or ()),
+            "allow": tuple(self.allow or ()),
+            "profiles": False if self.no_profiles else self.profiles,
+            "undo": not self.no_undo,
+        }
+
 
 _WORDS = {"true": True, "false": False}
-
-
-def workload_from(
-    *, height: int | None, width: int | None, batch: int, frames: int | None, steps: int | None
-) -> Workload:
-    """The call, with what was not said left to the pipeline."""
-    from autotune.records.workload import Workload
-
-    return Workload(height=height, width=width, batch=batch, frames=frames, steps=steps)
-
-
 _DIGITS = 20  # longer numbers are no levers' values, and Python refuses to read some
 
 
@@ -139,12 +157,3 @@ def kept(pairs: list[str] | None) -> dict[str, Any]:
             )
         values[name] = int(text) if text.isdecimal() and len(text) < _DIGITS else _WORDS.get(text.casefold(), text)
     return values
-
-
-def profiles_from(folder: Path | None, *, none_at_all: bool) -> Path | Literal[False] | None:
-    """The library's `profiles` argument."""
-    if folder is not None and none_at_all:
-        raise typer.BadParameter(
-            "it says where profiles are, --no-profiles that there are none; give one", param_hint="--profiles"
-        )
-    return False if none_at_all else folder

@@ -142,8 +142,9 @@ def _workloads(model: str) -> list[Workload]:
 def _build(model: str, workload: Workload, card: str, out: Path, report: Progress) -> Path:
     """Searches and writes one profile. A store that looks nowhere finds nothing, so it always searches."""
     from autotune.errors import AutotuneError
-    from autotune.flow.ask import Question, job_of
+    from autotune.flow.ask import job_of
     from autotune.flow.planning import front_of
+    from autotune.flow.question import Question
     from autotune.flow.recall import recalled
     from autotune.probe import catalog
     from autotune.store.key import hash_workload

@@ -1,78 +1,35 @@
-"""The question in all its parts, checked once, and the front that answers it.
+"""Answering a question: the front, from a profile or a search, and the plan that is chosen from it.
 
 What traces is imported where it is needed: a profile is found without torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from autotune.flow.advice import advice
 from autotune.flow.asked import asked
 from autotune.flow.budget import assumed_host, budget_for, held_by
-from autotune.flow.checks import check_question, names_of
+from autotune.flow.checks import names_of
 from autotune.flow.choose import choose
-from autotune.flow.job import Job, Progress, WorkloadLike, job_for
+from autotune.flow.job import Job, job_for
 from autotune.flow.learning import with_learned
-from autotune.flow.recall import Profiles, open_store, recall_by_source, recalled
+from autotune.flow.question import Question
+from autotune.flow.recall import open_store, recall_by_source, recalled
 from autotune.flow.speeds import with_speed
 from autotune.probe import catalog
 from autotune.probe.gpu import local_device
 from autotune.probe.host import host as probe_host
 from autotune.probe.pipeline import present_device
 from autotune.records.device import Device
-from autotune.records.front import Candidate, Front, Objective
+from autotune.records.front import Candidate, Front
 from autotune.records.host import Host
-from autotune.records.plan import Plan, Quality
-from autotune.records.workload import Workload
+from autotune.records.plan import Plan
+from autotune.records.workload import Workload, with_defaults
 from autotune.report.explanation import Explanation
 
 __all__ = ["Question", "answer", "answer_from", "as_it_stands", "front_for", "job_of", "place_of"]
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a caller asked. Construction validates what needs no pipeline."""
-
-    model: Any
-    """A pipeline, or the name of a model."""
-    gpu: str | None = None
-    device: str | None = None
-    max_vram: str | int | None = None
-    max_ram: str | int | None = None
-    ram: str | int | None = None
-    workload: WorkloadLike = None
-    example: Mapping[str, Any] | None = None
-    calls: int = 1
-    quality: Quality = "near"
-    allow: str | Sequence[str] = ()
-    keep: Mapping[str, Any] | None = None
-    forbid: str | Sequence[str] = ()
-    objective: Objective = "latency"
-    profiles: Profiles = None
-    undo: bool = True
-    progress: Progress | None = None
-
-    def __post_init__(self) -> None:
-        check_question(self)
-
-    @property
-    def is_named(self) -> bool:
-        """Whether the model is a name: it is still to be loaded, in the precision of the plan, and there is nothing to undo."""
-        return isinstance(self.model, str | Path)
-
-    @property
-    def keeps_originals(self) -> bool:
-        """Whether originals of what is cast stay in RAM."""
-        return self.undo and not self.is_named
-
-    @property
-    def restricted(self) -> bool:
-        """Whether levers are fixed or approximations allowed, so that the answer is no profile for others."""
-        return bool(self.keep or self.forbid or self.allow)
 
 
 def answer(question: Question) -> tuple[Explanation, Front]:
@@ -146,7 +103,8 @@ def as_it_stands(question: Question, plan: Plan | None = None) -> Explanation:
 def front_for(question: Question, device: Device | None = None) -> Front:
     """The front: from a profile if there is one, else by tracing and searching."""
     device = device or place_of(question)[0]
-    store = None if question.restricted else open_store(question.profiles)
+    elsewhere = question.torch_version is not None or question.allocator is not None  # no profile knows of these
+    store = None if question.restricted or elsewhere else open_store(question.profiles)
     known = _without_building(question, device, store)
     if known is not None:
         return known
@@ -162,22 +120,28 @@ def front_for(question: Question, device: Device | None = None) -> Front:
 
 def job_of(question: Question, device: Device) -> Job:
     """The pipeline read and the workload resolved; a model given by name is built on the meta device."""
-    pipe, name, source_key, recipe = question.model, None, None, None
+    given: dict[str, Any] = {"pipe": question.model, "unloaded": question.is_named and question.loaded_as is None}
     if question.is_named:
+        from autotune.zoo.additions import in_words, with_additions
+        from autotune.zoo.card_call import card_call
         from autotune.zoo.locate import locate
 
-        pipe, name, source_key, recipe = locate(pipe)
+        pipe, name, source_key, recipe = locate(question.model, dtype=question.loads)
+        if question.added:
+            pipe = with_additions(pipe, **question.additions)
+            given["additions"] = in_words(**question.additions)
+        if recipe is not None:
+            given |= {"known": recipe.precision, "defaults": card_call(recipe) if recipe.name == name else None}
+        given |= {"pipe": pipe, "name": name, "source_key": None if question.added else source_key}
     return job_for(
-        pipe,
+        **given,
         device=device,
         workload=question.workload,
         example=question.example,
         calls=question.calls,
         undo=question.keeps_originals,
-        name=name,
-        source_key=source_key,
-        known=None if recipe is None else recipe.precision,
-        unloaded=question.is_named,
+        allocator=question.settings,
+        torch_version=question.torch_version,
         progress=question.progress,
     )
 
@@ -194,11 +158,11 @@ def place_of(question: Question) -> tuple[Device, Host]:
 
 def _without_building(question: Question, device: Device, store: Any) -> Front | None:
     """A zoo model's profile by its recipe alone: needs neither torch nor diffusers."""
-    if store is None or not isinstance(question.model, str) or question.example:
+    if store is None or not question.is_named or question.example or question.added or question.loaded_as is not None:
         return None
     from autotune.zoo.recipes import find
 
-    recipe = find(question.model)
+    recipe = find(str(question.model))
     workload = None if recipe is None else _default_workload(recipe, question)
     if recipe is None or workload is None:
         return None
@@ -214,6 +178,8 @@ def _without_building(question: Question, device: Device, store: Any) -> Front |
 
 def _default_workload(recipe: Any, question: Question) -> Workload | None:
     """The resolved workload where that needs no look at the pipeline's class; else None."""
+    from autotune.zoo.card_call import card_call
+
     plain = {"height": "height", "width": "width", "num_inference_steps": "steps"}
     given = question.workload
     if isinstance(given, Mapping):
@@ -222,15 +188,8 @@ def _default_workload(recipe: Any, question: Question) -> Workload | None:
         given = Workload(**{plain[name]: value for name, value in given.items()})
     if given is not None and not isinstance(given, Workload):
         return None
-    said = given or Workload()
-    defaults = recipe.defaults
-    return said.model_copy(
-        update={
-            "height": said.height or defaults.height,
-            "width": said.width or defaults.width,
-            "frames": said.frames or defaults.frames,
-            "steps": said.steps or defaults.steps,
-            "guidance": defaults.guidance if said.guidance is None else said.guidance,
-            "calls": max(question.calls, said.calls),
-        }
-    )
+    said, usual = given or Workload(), card_call(recipe)
+    if said.inputs or said.arguments or (said.guidance is not None and said.guidance != usual.guidance):
+        return None
+    merged = with_defaults(said, usual)
+    return merged.model_copy(update={"calls": max(question.calls, merged.calls)})

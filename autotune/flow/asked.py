@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from autotune.records.workload import Workload
 
 if TYPE_CHECKING:
-    from autotune.flow.ask import Question
+    from autotune.flow.question import Question
 
 __all__ = ["asked", "call_of"]
 

@@ -20,12 +20,14 @@ from autotune.units import parse_bytes
 from autotune.zoo.recipes import find
 
 if TYPE_CHECKING:
-    from autotune.flow.ask import Question
+    from autotune.flow.question import Question
 
 __all__ = ["check_question", "check_values", "names_of"]
 
 _OBJECTIVES = ("latency", "memory")
 _APPROXIMATIONS = ("sage",)
+_VERSION = re.compile(r"\d{1,3}\.\d{1,3}(\.\d{1,3})?([a-z.+][\w.+]{0,30})?")
+_MOST_RANK = 4096  # a LoRA of full rank is as large as its layer
 _MOST = {"height": 2**16, "width": 2**16, "frames": 100_000, "steps": 100_000, "batch": 10_000}
 """More than any pipeline is asked for: what is larger was mistyped, and would be traced for hours."""
 _FIELDS = {"height": "height", "width": "width", "num_frames": "frames", "num_inference_steps": "steps"}
@@ -53,11 +55,6 @@ def check_question(question: Question) -> None:
     """
     _check_model(question.model)
     _check_place(question.gpu, question.device)
-    if question.ram is not None and question.gpu is None:
-        raise PlanError(
-            f"ram={question.ram!r} states the RAM of a machine that is not here; name its card with gpu=, "
-            "or cap this machine's RAM with max_ram="
-        )
     for cap in ("max_vram", "max_ram", "ram"):
         if (size := getattr(question, cap)) is not None:
             parse_bytes(size, name=cap)
@@ -75,9 +72,37 @@ def check_question(question: Question) -> None:
         _one_of("approximation", name, _APPROXIMATIONS)
     if isinstance(question.calls, bool) or not isinstance(question.calls, int) or question.calls < 1:
         raise PlanError(f"calls={question.calls!r} is not a number of calls; write for example calls=20")
+    _check_setup(question)
     several = question.workload if isinstance(question.workload, list | tuple) else [question.workload]
     for call in several:
         _check_call(question.model, call)
+
+
+def _check_setup(question: Question) -> None:
+    """What is said of the model as it is loaded, and of a machine that is not here."""
+    _is_a("loaded_as", question.loaded_as, str | Mapping | None, "a precision such as 'fp16' or a dict by component")
+    _is_a("controlnets", question.controlnets, str | Sequence, "a zoo name or folder, or a list of them")
+    _is_a("ip_adapter", question.ip_adapter, str | None, "a zoo name such as 'ip-adapter-sdxl'")
+    _is_a("torch_version", question.torch_version, str | None, "a version such as '2.9.0'")
+    _is_a("allocator", question.allocator, str | None, "settings such as 'expandable_segments:True'")
+    rank = 1 if question.lora_rank is None else question.lora_rank
+    if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= _MOST_RANK:
+        raise PlanError(f"lora_rank={rank!r} is not a rank from 1 to {_MOST_RANK}; write for example lora_rank=16")
+    if question.torch_version is not None and not _VERSION.fullmatch(question.torch_version):
+        raise PlanError(f"torch_version={question.torch_version!r} is not a version; write for example 2.9.0")
+    for option in ("ram", "torch_version", "allocator"):
+        if getattr(question, option) is not None and question.gpu is None:
+            raise PlanError(f"{option} is of a machine that is not here; name its card with gpu=, or leave it out")
+    if not question.is_named and (question.loaded_as is not None or question.added):
+        raise PlanError(
+            "loaded_as, controlnets, lora_rank and ip_adapter are for a model that is named; load this pipeline with them"
+        )
+    try:
+        _ = question.settings, question.precision
+    except ValueError as error:
+        raise (
+            error if isinstance(error, PlanError) else PlanError(f"loaded_as={question.loaded_as!r}: {error}")
+        ) from error
 
 
 def names_of(given: str | Iterable[str]) -> tuple[str, ...]:

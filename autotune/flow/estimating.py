@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from autotune.errors import PlanError
-from autotune.flow.ask import Question, job_of, place_of
+from autotune.flow.ask import job_of, place_of
 from autotune.flow.asked import asked
 from autotune.flow.budget import budget_for
 from autotune.flow.job import Job
 from autotune.flow.planning import collecting_no_garbage
+from autotune.flow.question import Question
 from autotune.flow.recordings import Recordings
 from autotune.levers.base import Subject
 from autotune.levers.engine import EXECUTED, check

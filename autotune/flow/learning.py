@@ -18,7 +18,7 @@ from autotune.store.key import hash_speed
 from autotune.store.measurements import MeasurementStore
 
 if TYPE_CHECKING:
-    from autotune.flow.ask import Question
+    from autotune.flow.question import Question
     from autotune.guard.watch import Watch
 
 __all__ = ["base_measurement", "watch_for", "with_learned"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from autotune.flow.ask import Question
 from autotune.flow.learning import base_measurement, watch_for, with_learned
+from autotune.flow.question import Question
 from autotune.flow.recall import _options
 from autotune.records.front import Candidate
 from autotune.records.measurement import Multipliers

@@ -8,9 +8,10 @@ import pytest
 
 import autotune
 from autotune.flow import planning
-from autotune.flow.ask import Question, front_for
+from autotune.flow.ask import front_for
 from autotune.flow.job import job_for
 from autotune.flow.planning import as_it_is, estimates, front_of, space_of
+from autotune.flow.question import Question
 from autotune.flow.recall import open_store, recalled
 from autotune.flow.shrink import nearest_fit
 from autotune.records.plan import LEVERS, Plan

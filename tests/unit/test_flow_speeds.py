@@ -9,7 +9,8 @@ import pytest
 
 import autotune
 from autotune.errors import NoAcceleratorError
-from autotune.flow.ask import Question, place_of
+from autotune.flow.ask import place_of
+from autotune.flow.question import Question
 from autotune.flow.recall import _options
 from autotune.flow.speeds import calibrated, with_speed
 from autotune.measure import calibrate as measure

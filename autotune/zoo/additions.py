@@ -1,0 +1,260 @@
+"""What people add to a model: ControlNets, a LoRA, an IP-Adapter, made on the meta device like the model itself.
+
+The added networks have the precision of the denoiser, since that is how they are loaded beside it. A LoRA goes into the
+denoiser's attention layers only: text encoders are left alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from autotune.errors import PipelineError, nearest
+from autotune.records.model import role_named
+from autotune.zoo import untrusted
+from autotune.zoo.build import class_of, component, network, quiet
+from autotune.zoo.recipes import Recipe, recipes
+
+__all__ = ["in_words", "with_additions"]
+
+_CONFIG = "config.json"
+# Targets of diffusers' own training scripts (examples/dreambooth/train_dreambooth_lora_{sdxl,sd3,flux}.py).
+_LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+# Both configurations have these, and a ControlNet runs beside its model only where they agree.
+_SHARED_WIDTHS = ("cross_attention_dim", "joint_attention_dim", "pooled_projection_dim", "addition_embed_type")
+_TASK = re.compile(r"(Img2Img|Inpaint|Inpainting)?Pipeline$")
+
+
+def with_additions(
+    pipe: Any, *, controlnets: Sequence[str] = (), lora_rank: int | None = None, ip_adapter: str | None = None
+) -> Any:
+    """The pipeline with these added: itself, or with ControlNets the pipeline of its family that takes them.
+
+    Args:
+        pipe: a pipeline on the meta device.
+        controlnets: zoo names or folders.
+        lora_rank: rank of a LoRA on the denoiser.
+        ip_adapter: a zoo name.
+
+    Raises:
+        PipelineError: an addition that is not known or does not go with this model; says what there is.
+
+    >>> from autotune.zoo.locate import locate
+    >>> type(with_additions(locate("sd15").pipe, controlnets=["controlnet-sd15-canny"])).__name__
+    'StableDiffusionControlNetPipeline'
+    """
+    with quiet():
+        if controlnets:
+            pipe = _with_controlnets(pipe, [_controlnet(pipe, name) for name in controlnets])
+        if ip_adapter is not None:
+            _add_ip_adapter(pipe, _adapter_named(ip_adapter))
+        if lora_rank is not None:
+            _add_lora(pipe, lora_rank)
+    return pipe
+
+
+def in_words(
+    *, controlnets: Sequence[str] = (), lora_rank: int | None = None, ip_adapter: str | None = None
+) -> tuple[str, ...]:
+    """The additions for people.
+
+    >>> in_words(controlnets=["controlnet-sd15-canny"], lora_rank=16)
+    ('controlnet-sd15-canny', 'LoRA rank 16')
+    """
+    shown = [
+        name if name.casefold() in _named("controlnet") else f"ControlNet {Path(name).name}" for name in controlnets
+    ]
+    return (*shown, *([ip_adapter] if ip_adapter else []), *([f"LoRA rank {lora_rank}"] if lora_rank else []))
+
+
+def _with_controlnets(pipe: Any, nets: Sequence[Any]) -> Any:
+    """By diffusers' naming: StableDiffusionXLImg2ImgPipeline becomes StableDiffusionXLControlNetImg2ImgPipeline."""
+    import diffusers
+
+    family, kind = type(pipe).__name__, "ControlNetUnion" if "Union" in type(nets[0]).__name__ else "ControlNet"
+    bare = re.sub("ControlNet(Union)?", "", family)
+    name = _TASK.sub(lambda task: f"{kind}{task[0]}", bare)
+    wanted = getattr(diffusers, name, None)
+    if wanted is None:
+        raise PipelineError(f"diffusers has no pipeline with ControlNets for {family}; plan for the model without")
+    parameters = inspect.signature(wanted.__init__).parameters
+    for net in nets:
+        if not re.search(rf"\b{type(net).__name__}\b", str(parameters["controlnet"].annotation)):
+            raise PipelineError(f"a {type(net).__name__} does not go with {family}; {_what_goes_with(pipe)}")
+        _check_widths(pipe, net)
+    there = {name: part for name, part in {**pipe.config, **pipe.components}.items() if name in parameters}
+    added = nets[0] if len(nets) == 1 else list(nets)
+    made = wanted(**{**there, "controlnet": added})
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def _controlnet(pipe: Any, name: str) -> Any:
+    dtype = _dtype_of(pipe)
+    recipe = _named("controlnet").get(name.strip().casefold())
+    if recipe is not None:
+        return component(recipe, "controlnet", dtype=dtype)
+    folder = Path(name)
+    if not (folder / _CONFIG).is_file():
+        known = sorted({recipe.name for recipe in _named("controlnet").values()})
+        raise PipelineError(
+            f"no ControlNet {name!r}: it is no folder here that holds {_CONFIG}, and no name in the zoo; "
+            f"nearest: {nearest(name, known)}"
+        )
+    return _from_folder(folder, dtype)
+
+
+def _from_folder(folder: Path, dtype: Any) -> Any:
+    import diffusers
+
+    config = untrusted.load(folder, _CONFIG)
+    class_name = str(config.get("_class_name"))
+    cls = getattr(diffusers, class_name, None) if class_name.isidentifier() else None
+    if "ControlNet" not in class_name or not isinstance(cls, type) or not issubclass(cls, diffusers.ModelMixin):
+        raise PipelineError(f"'{folder}' describes a {class_name} and no ControlNet; give the folder of a ControlNet")
+    try:
+        return network(cls, config, dtype=dtype)
+    except (TypeError, ValueError, KeyError) as error:
+        raise PipelineError(f"{folder / _CONFIG} does not describe a {class_name}: {error}") from error
+
+
+def _check_widths(pipe: Any, net: Any) -> None:
+    denoiser = _denoisers(pipe)[0]
+    for width in _SHARED_WIDTHS:
+        of_net, of_model = net.config.get(width), denoiser.config.get(width)
+        if width in net.config and width in denoiser.config and of_net != of_model:
+            raise PipelineError(
+                f"this {type(net).__name__} is for another model: its {width} is {of_net}, that of this "
+                f"{type(denoiser).__name__} is {of_model}; {_what_goes_with(pipe)}"
+            )
+
+
+def _what_goes_with(pipe: Any) -> str:
+    """The zoo's ControlNets for pipelines of this class."""
+    family = re.sub("ControlNet(Union)?", "", type(pipe).__name__)
+    fitting = sorted({r.name for r in _named("controlnet").values() if _TASK.sub("", family) == _family_of(r)})
+    return f"there is {', '.join(fitting)}" if fitting else "the zoo has none for it; a folder of one can be given"
+
+
+def _family_of(recipe: Recipe) -> str:
+    return _TASK.sub("", re.sub("ControlNet(Union)?", "", recipe.pipeline_class or ""))
+
+
+def _add_lora(pipe: Any, rank: int) -> None:
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise PipelineError("a LoRA needs the package peft, which is not installed; pip install peft") from error
+    for denoiser in _denoisers(pipe):
+        paths = [path for path, _ in denoiser.named_modules()]
+        targets = [name for name in _LORA_TARGETS if any(path.endswith(f".{name}") for path in paths)]
+        if not targets or not hasattr(denoiser, "add_adapter"):
+            raise PipelineError(f"{type(denoiser).__name__} has no attention layers that a LoRA is known to go on")
+        denoiser.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, init_lora_weights=False))
+        for name, weight in denoiser.named_parameters():
+            if ".lora_" in name:  # peft makes them in float32, loading one casts them to the model's precision
+                weight.data = weight.data.to(device="meta", dtype=denoiser.dtype)
+        denoiser.requires_grad_(False)
+
+
+def _adapter_named(name: str) -> Recipe:
+    known = _named("image_projection")
+    recipe = known.get(name.strip().casefold())
+    if recipe is None:
+        there = sorted({recipe.name for recipe in known.values()})
+        raise PipelineError(f"no IP-Adapter {name!r}; nearest: {nearest(name, there) or 'the zoo has none'}")
+    return recipe
+
+
+def _add_ip_adapter(pipe: Any, recipe: Recipe) -> None:
+    """As diffusers' loader does (loaders/unet.py `_load_ip_adapter_weights`): projections in the cross-attention's processors,
+    the image's in the UNet, the image encoder beside it."""
+    import torch
+    from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+    from diffusers.models.embeddings import MultiIPAdapterImageProjection
+    from transformers import CLIPImageProcessor
+
+    unet = getattr(pipe, "unet", None)
+    if unet is None or "ip_adapter_image" not in inspect.signature(type(pipe).__call__).parameters:
+        raise PipelineError(
+            f"{recipe.name} is for a UNet, and {type(pipe).__name__} takes no ip_adapter_image with one"
+        )
+    part = recipe.component("image_projection")
+    with torch.device("meta"):
+        projection = class_of(part)(**part.arguments).to(unet.dtype)
+    found = sum(weight.numel() for weight in projection.parameters())
+    if found != part.parameters:
+        raise PipelineError(
+            f"{recipe.name}: its image projection should have {part.parameters} parameters, not {found}"
+        )
+    tokens, width = _image_tokens(projection)
+    if width != unet.config.cross_attention_dim:
+        fitting = sorted(
+            {r.name for r in _named("image_projection").values() if _width_of(r) == unet.config.cross_attention_dim}
+        )
+        raise PipelineError(
+            f"{recipe.name} is for another model: it makes tokens of {width}, this UNet takes "
+            f"{unet.config.cross_attention_dim}; there is {', '.join(fitting) or 'none for it in the zoo'}"
+        )
+    processors = dict(unet.attn_processors)
+    for name in processors:
+        if not name.endswith("attn1.processor") and "motion_modules" not in name:
+            with torch.device("meta"):
+                processors[name] = IPAdapterAttnProcessor2_0(
+                    hidden_size=_hidden_size(unet.config, name), cross_attention_dim=width, num_tokens=(tokens,)
+                ).to(unet.dtype)
+    unet.set_attn_processor(processors)
+    unet.encoder_hid_proj = MultiIPAdapterImageProjection([projection])
+    unet.register_to_config(encoder_hid_dim_type="ip_image_proj")
+    unet.eval()
+    if getattr(pipe, "image_encoder", None) is None:
+        encoder = component(recipe, "image_encoder", dtype=_dtype_of(pipe))
+        pipe.register_modules(image_encoder=encoder)
+    if getattr(pipe, "feature_extractor", None) is None:
+        edge_px = pipe.image_encoder.config.image_size
+        pipe.register_modules(feature_extractor=CLIPImageProcessor(size=edge_px, crop_size=edge_px))
+
+
+def _image_tokens(projection: Any) -> tuple[int, int]:
+    """Tokens that an image becomes, and their width."""
+    if hasattr(projection, "latents"):  # IP-Adapter Plus resamples to as many as it has queries
+        return projection.latents.shape[1], projection.norm_out.normalized_shape[0]
+    return projection.num_image_text_embeds, projection.norm.normalized_shape[0]
+
+
+def _width_of(recipe: Recipe) -> int:
+    arguments = recipe.component("image_projection").arguments
+    # The classes' own default is the width of Stable Diffusion 1 (diffusers/models/embeddings.py ImageProjection).
+    return int(arguments.get("cross_attention_dim", arguments.get("output_dims", 768)))
+
+
+def _hidden_size(config: Any, name: str) -> int:
+    widths: list[int] = list(config.block_out_channels)
+    if name.startswith("mid_block"):
+        return widths[-1]
+    where, block = name.split(".")[:2]
+    return (widths if where == "down_blocks" else widths[::-1])[int(block)]
+
+
+def _named(part: str) -> dict[str, Recipe]:
+    """The recipes that have such a network, by each of their names."""
+    found = [recipe for recipe in recipes().values() if any(each.name == part for each in recipe.components)]
+    return {name.casefold(): recipe for recipe in found for name in _names_of(recipe)}
+
+
+def _names_of(recipe: Recipe) -> Iterator[str]:
+    yield recipe.name
+    yield from recipe.aliases
+    if recipe.pipeline_class is not None:  # IP-Adapters share one hub id
+        yield recipe.hub_id
+
+
+def _denoisers(pipe: Any) -> list[Any]:
+    return [part for name, part in pipe.components.items() if part is not None and role_named(name) == "denoiser"]
+
+
+def _dtype_of(pipe: Any) -> Any:
+    return str(_denoisers(pipe)[0].dtype).removeprefix("torch.")
