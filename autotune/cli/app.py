@@ -80,7 +80,7 @@ def plan(
     as_json: options.AsJson = False,
 ) -> None:
     """The fastest plan under a cap; with -v its reasons, its phases, and what other caps would buy."""
-    from autotune.flow.ask import Question, answer
+    from autotune.flow.question import Question
 
     question = Question(
         model, gpu=gpu, device=device, max_vram=max_vram, max_ram=max_ram,
@@ -90,6 +90,7 @@ def plan(
     )  # fmt: skip
     from autotune.cli.payload import code_for, explanation_json, print_json
     from autotune.cli.show import page, show_details, show_ladder, show_lines
+    from autotune.flow.ask import answer
     from autotune.report.progress import watched
 
     with watched(model, silent=as_json) as report:
@@ -133,7 +134,7 @@ def explore(
     as_json: options.AsJson = False,
 ) -> None:
     """The Pareto front over VRAM, RAM, seconds and quality, and the best of it under the caps."""
-    from autotune.flow.ask import Question, answer_from, front_for
+    from autotune.flow.question import Question
 
     question = Question(
         model, gpu=gpu, device=device, max_vram=max_vram, max_ram=max_ram,
@@ -143,6 +144,7 @@ def explore(
     )  # fmt: skip
     from autotune.cli.payload import explanation_json, front_json, print_json
     from autotune.cli.show import page, say, show_front, show_lines
+    from autotune.flow.ask import answer_from, front_for
     from autotune.report.progress import watched
 
     with watched(model, silent=as_json) as report:
@@ -183,7 +185,7 @@ def explain(
     as_json: options.AsJson = False,
 ) -> None:
     """What a model costs as it is, by phase."""
-    from autotune.flow.ask import Question, as_it_stands
+    from autotune.flow.question import Question
 
     question = Question(
         model, gpu=gpu, device=device, max_vram=max_vram,
@@ -191,6 +193,7 @@ def explain(
     )  # fmt: skip
     from autotune.cli.payload import explanation_json, print_json
     from autotune.cli.show import page, show_details, show_lines
+    from autotune.flow.ask import as_it_stands
     from autotune.report.progress import watched
 
     with watched(model, silent=as_json) as report:

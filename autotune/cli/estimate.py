@@ -38,7 +38,7 @@ def estimate(
     as_json: options.AsJson = False,
 ) -> None:
     """What one plan costs; with -v its bytes by phase and by component."""
-    from autotune.flow.ask import Question
+    from autotune.flow.question import Question
 
     finds_its_tile = vae_tiling == levers.BY_ITSELF
     plan = levers.plan_from(

@@ -1,66 +1,35 @@
-"""The question in all its parts, checked once, and the front that answers it.
+"""The front that answers a question, and the plan chosen from it.
 
 What traces is imported where it is needed: a profile is found without torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from autotune.flow.asked import asked
 from autotune.flow.budget import budget_for, held_by
-from autotune.flow.checks import check_question, names_of
+from autotune.flow.checks import names_of
 from autotune.flow.choose import advice, choose
-from autotune.flow.job import Job, Progress, WorkloadLike, job_for
+from autotune.flow.job import Job, job_for
 from autotune.flow.learning import with_learned
-from autotune.flow.recall import Profiles, open_store, recall_by_source, recalled
+from autotune.flow.question import Question
+from autotune.flow.recall import open_store, recall_by_source, recalled
 from autotune.flow.speeds import with_speed
 from autotune.probe import catalog
 from autotune.probe.gpu import local_device
 from autotune.probe.host import host as probe_host
 from autotune.probe.pipeline import present_device
 from autotune.records.device import Device
-from autotune.records.front import Candidate, Front, Objective
+from autotune.records.front import Candidate, Front
 from autotune.records.host import Host
-from autotune.records.plan import Plan, Quality
+from autotune.records.plan import Plan
 from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
 
 __all__ = ["Question", "answer", "answer_from", "as_it_stands", "front_for", "job_of", "place_of"]
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a caller asked. Construction validates what needs no pipeline."""
-
-    model: Any
-    """A pipeline, or the name of a model."""
-    gpu: str | None = None
-    device: str | None = None
-    max_vram: str | int | None = None
-    max_ram: str | int | None = None
-    workload: WorkloadLike = None
-    example: Mapping[str, Any] | None = None
-    calls: int = 1
-    quality: Quality = "near"
-    allow: str | Sequence[str] = ()
-    keep: Mapping[str, Any] | None = None
-    forbid: str | Sequence[str] = ()
-    objective: Objective = "latency"
-    profiles: Profiles = None
-    undo: bool = True
-    progress: Progress | None = None
-
-    def __post_init__(self) -> None:
-        check_question(self)
-
-    @property
-    def restricted(self) -> bool:
-        """Whether levers are fixed or approximations allowed, so that the answer is no profile for others."""
-        return bool(self.keep or self.forbid or self.allow)
 
 
 def answer(question: Question) -> tuple[Explanation, Front]:
