@@ -12,10 +12,8 @@ from typing import Any, Literal
 
 from autotune.errors import PipelineError, PlanError, WorkloadError
 from autotune.flow.ask import answer, as_it_stands, front_for
-from autotune.flow.job import WorkloadLike
 from autotune.flow.learning import watch_for
-from autotune.flow.question import Question
-from autotune.flow.recall import Profiles
+from autotune.flow.question import Profiles, Question, WorkloadLike
 from autotune.probe.gpu import local_device
 from autotune.probe.pipeline import present_device, require_pipeline
 from autotune.probe.workload import resolve_workload

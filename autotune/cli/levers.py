@@ -33,7 +33,7 @@ Attention = Annotated[str | None, _option("--attention")]
 FeedForwardChunks = Annotated[int | None, _option("--feed-forward-chunks")]
 BatchSplit = Annotated[int | None, _option("--batch-split")]
 VaeSlicing = Annotated[bool, _option("--vae-slicing")]
-VaeTiling = Annotated[str | None, _option("--vae-tiling", metavar="[PIXELS]", help=_ITS_TILE)]
+VaeTiling = Annotated[str | None, _option("--vae-tiling", metavar="[PIXELS]")]
 VaeFramewise = Annotated[bool, _option("--vae-framewise")]
 Compile = Annotated[str | None, _option("--compile")]
 Offload = Annotated[str | None, _option("--offload")]
@@ -43,14 +43,19 @@ TextEncoders = Annotated[str | None, _option("--text-encoders")]
 class LeverCommand(TyperCommand):
     """A command whose options for levers say what the levers' fields say. `--vae-tiling` may stand without a number."""
 
-    def __init__(self, *args: Any, **named: Any) -> None:
+    def describe(self) -> None:
+        """Writes the help of its options: only who asks for it waits for the records to be read."""
         from autotune.records.plan import LEVERS, Plan
 
-        super().__init__(*args, **named)
         for option in (parameter for parameter in self.params if parameter.name in LEVERS):
-            words = f"{Plan.model_fields[option.name].description} {getattr(option, 'help', None) or ''}"
+            words = f"{Plan.model_fields[option.name].description} {_ITS_TILE if option.name == 'vae_tiling' else ''}"
             option.help = " ".join(words.split())  # type: ignore[attr-defined] # of options, which all of these are
             option.metavar = option.metavar or "|".join(_choices(option.name)) or None
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The help, described."""
+        self.describe()
+        super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads `--tf32 true` like `--tf32`, and puts in the value that `--vae-tiling` has where none follows."""

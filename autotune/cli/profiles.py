@@ -10,7 +10,7 @@ import typer
 from autotune.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from autotune.flow.job import Progress
+    from autotune.flow.question import Progress
     from autotune.records.front import Front
     from autotune.records.profile import Profile
     from autotune.records.workload import Workload

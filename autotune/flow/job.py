@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from autotune.errors import WorkloadError
+from autotune.flow.question import Progress, WorkloadLike
 from autotune.probe.pipeline import inspect_pipeline
 from autotune.probe.workload import call_arguments, resolve_workload, said_by
 from autotune.records.device import Device
@@ -17,10 +18,7 @@ from autotune.records.model import Model
 from autotune.records.workload import Workload, with_defaults
 from autotune.simulate.allocator_settings import Settings
 
-__all__ = ["Job", "Progress", "WorkloadLike", "job_for"]
-
-Progress = Callable[[str, int, int], None]
-WorkloadLike = Workload | Mapping[str, Any] | Sequence[Workload | Mapping[str, Any]] | None
+__all__ = ["Job", "job_for"]
 
 
 @dataclass(frozen=True)

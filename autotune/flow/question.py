@@ -1,21 +1,28 @@
-"""A question in all its parts: what is asked about, for which machine, under which caps. Checked when it is made."""
+"""A question in all its parts: what is asked about, for which machine, under which caps. Checked when it is made.
+
+Nothing that answers it is imported here, so that a refusal takes no time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from autotune.flow.checks import check_question, names_of
-from autotune.flow.job import Progress, WorkloadLike
-from autotune.flow.recall import Profiles
-from autotune.records.front import Objective
 from autotune.records.plan import Quality
 from autotune.records.precision import AS_IS, Precision
-from autotune.simulate.allocator_settings import Settings
+from autotune.records.workload import Workload
 
-__all__ = ["Question"]
+if TYPE_CHECKING:
+    from autotune.simulate.allocator_settings import Settings
+
+__all__ = ["Profiles", "Progress", "Question", "WorkloadLike"]
+
+Profiles = str | Path | bool | None
+Progress = Callable[[str, int, int], None]
+WorkloadLike = Workload | Mapping[str, Any] | Sequence[Workload | Mapping[str, Any]] | None
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Question:
     allow: str | Sequence[str] = ()
     keep: Mapping[str, Any] | None = None
     forbid: str | Sequence[str] = ()
-    objective: Objective = "latency"
+    objective: Literal["latency", "memory"] = "latency"
     profiles: Profiles = None
     undo: bool = True
     progress: Progress | None = None

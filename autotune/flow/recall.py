@@ -6,10 +6,10 @@ Only unrestricted searches of one workload are kept: a front answers any cap and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from autotune.flow.job import Job
+from autotune.flow.question import Profiles
 from autotune.probe import catalog
 from autotune.records.device import Device
 from autotune.records.front import Front
@@ -22,8 +22,6 @@ from autotune.store.key import hash_options, hash_speed, hash_workload, profile_
 from autotune.store.profiles import ProfileStore
 
 __all__ = ["open_store", "recall_by_source", "recalled"]
-
-Profiles = str | Path | bool | None
 
 
 def open_store(profiles: Profiles) -> ProfileStore | None:

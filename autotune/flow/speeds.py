@@ -14,7 +14,7 @@ from autotune.simulate.speed import sustained
 from autotune.store.speeds import SpeedStore
 
 if TYPE_CHECKING:
-    from autotune.flow.job import Progress
+    from autotune.flow.question import Progress
 
 __all__ = ["calibrated", "with_speed"]
 
