@@ -108,7 +108,7 @@ def optimize(
             explained, front = answer(replace(question, progress=report))
         handle = apply_plan(
             pipe, explained.chosen.plan, device=explained.device, workload=explained.workload,
-            denoisers=front.denoisers, undo=undo, watch=watch_for(question, explained),
+            denoisers=front.denoisers, undo=undo, reload=explained.reload, watch=watch_for(question, explained),
         )  # fmt: skip
     handle.story = explained.model_copy(update={"state": "optimised"})
     if verbose:

@@ -28,6 +28,7 @@ def apply_plan(
     example: Mapping[str, Any] | None = None,
     denoisers: Mapping[str, DenoiserFacts] | None = None,
     undo: bool = True,
+    reload: bool = False,
     watch: Watch | None = None,
 ) -> Handle:
     """Makes the pipeline run as planned, all of it or nothing.
@@ -40,6 +41,7 @@ def apply_plan(
         example: arguments of the call beyond those of the workload, should it have to be traced.
         denoisers: what a trace showed of the denoisers; traced here if None and the plan splits their batch.
         undo: whether originals of lowered weights are kept.
+        reload: whether those that the pipeline's files hold are read again by `restore`, and do not wait in RAM.
         watch: times the pipeline's calls in passing; they are not timed if None.
 
     Raises:
@@ -55,7 +57,9 @@ def apply_plan(
             denoisers = facts_for(
                 job_for(pipe, device=device, workload=workload, example=example, calls=workload.calls, undo=undo)
             )
-        handle = engine.apply(pipe, plan, device=device, workload=workload, undo=undo, denoisers=denoisers)
+        handle = engine.apply(
+            pipe, plan, device=device, workload=workload, undo=undo, reload=reload, denoisers=denoisers
+        )
         handle.watch = watch
         dress(pipe, handle)
         return handle

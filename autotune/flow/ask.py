@@ -61,7 +61,16 @@ def answer_from(
 
         return nearest_fit(job_of(question, device), plan, cap_bytes)
 
-    chosen = choose(front, budget, quality=question.quality, objective=question.objective, nearest=smaller)
+    wanted: dict[str, Any] = {"quality": question.quality, "objective": question.objective, "nearest": smaller}
+    reload = False
+    if question.keeps_originals and _has_files(question.model):
+        # Originals wait in RAM where that allows the plan that is best without them; else they are read again from their files.
+        best = choose(front.without_originals(), budget, **wanted)
+        chosen = next(c for c in front.candidates if c.plan.id == best.plan.id)
+        reload = not chosen.fits(budget.vram_bytes, budget.ram_bytes, one_memory=device.shares_ram)
+        chosen = best if reload else chosen
+    else:
+        chosen = choose(front, budget, **wanted)
     return Explanation(
         state="planned",
         model=front.model,
@@ -74,13 +83,32 @@ def answer_from(
         chosen=chosen,
         compared=front.against(max_vram=budget.vram_bytes, max_ram=budget.ram_bytes, quality=question.quality),
         advice=advice(front, chosen, budget, question.quality),
+        as_found=front.as_found,
+        unloaded=question.is_named,
+        notes=_notes(front, question),
+        reload=reload,
         asked=asked(question),
     )
+
+
+def _notes(front: Front, question: Question) -> tuple[str, ...]:
+    """What one must know of a precision that was fixed."""
+    fixed = "dtype" in (question.keep or {}) and front.caution
+    return (
+        (f"dtype={question.keep['dtype']} was fixed by the caller: {front.caution}",) if fixed and question.keep else ()
+    )
+
+
+def _has_files(pipe: Any) -> bool:
+    from autotune.levers.files import files_of
+
+    return files_of(pipe) is not None
 
 
 def as_it_stands(question: Question, plan: Plan | None = None) -> Explanation:
     """What the call costs without any change, or under a plan that is applied already."""
     from autotune.flow.planning import as_it_is, estimates
+    from autotune.levers.precisions import as_found
 
     device, host = place_of(question)
     job = job_of(question, device)
@@ -96,6 +124,8 @@ def as_it_stands(question: Question, plan: Plan | None = None) -> Explanation:
         cap_note=budget.note,
         ram_cap_bytes=budget.ram_bytes,
         chosen=as_it_is(job) if plan is None else Candidate(plan=plan, estimate=estimates(job, [plan])[0]),
+        as_found=as_found(job.pipe),
+        unloaded=question.is_named,
         asked=asked(question),
     )
 

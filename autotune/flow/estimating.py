@@ -14,6 +14,7 @@ from autotune.flow.question import Question
 from autotune.flow.recordings import Recordings
 from autotune.levers.base import Subject
 from autotune.levers.engine import EXECUTED, check
+from autotune.levers.precisions import as_found
 from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate
 from autotune.records.plan import Plan
@@ -82,6 +83,8 @@ def written_out(question: Question, plan: Plan, *, finds_its_tile: bool = False)
         cap_note=budget.note,
         ram_cap_bytes=budget.ram_bytes,
         chosen=Candidate(plan=plan, estimate=estimate),
+        as_found=as_found(job.pipe),
+        unloaded=question.is_named,
         asked=asked(question),
     )
     return explained, smallest_cap_bytes

@@ -12,7 +12,7 @@ from autotune.flow.job import Job
 from autotune.flow.recordings import Recordings
 from autotune.levers.base import Subject
 from autotune.levers.engine import ORDER, check, current_plan
-from autotune.levers.precisions import Precisions, precisions
+from autotune.levers.precisions import Precisions, as_found, precisions
 from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate, Front
 from autotune.records.model import DenoiserFacts
@@ -67,6 +67,7 @@ def front_of(
         denoisers=dict(subject.denoisers),
         usual=tuple(usual),
         named=named,
+        as_found=as_found(job.pipe),
         caution=_caution(job, choice, fixed.get("dtype")) if named or "dtype" in fixed else "",
         parameters=sum(part.parameters for part in job.model.components),
     )
@@ -90,7 +91,7 @@ def _usual_plans(space: Space) -> list[Plan]:
 def _named(
     job: Job, recordings: Sequence[Recordings], space: Space, dtypes: tuple[Precision, ...]
 ) -> tuple[Candidate, ...]:
-    """Plans in precisions that are not known to give right images here: by placement and tiling alone, as they are only told."""
+    """Plans in precisions that are not known to give right images here: by placement and tiling alone: they are only told."""
     if not dtypes:
         return ()
     free = ("offload", "text_encoders", "vae_tiling")

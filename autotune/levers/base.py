@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 
@@ -17,6 +17,9 @@ from autotune.records.halves import HalfPrecision
 from autotune.records.model import DenoiserFacts
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload
+
+if TYPE_CHECKING:
+    from autotune.levers.files import Files
 
 __all__ = ["Domain", "Lever", "Subject", "Undo", "nothing", "release_cache"]
 
@@ -41,6 +44,8 @@ class Subject(NamedTuple):
     """Approximations that the caller allows by name."""
     known: HalfPrecision | None = None
     """What is published about the model in half precision; None where nothing is."""
+    files: Files | None = None
+    """Where originals can be read again, so that they need not wait in RAM; None to keep them there."""
     unloaded: bool = False
     """Whether the pipeline is a model that is only named: its weights are loaded as the plan says."""
 

@@ -16,6 +16,7 @@ from autotune.errors import PlanError, nearest
 from autotune.levers import _upstream
 from autotune.levers.adapters import Fused
 from autotune.levers.base import Domain, Lever, Subject, Undo, nothing, release_cache
+from autotune.levers.files import Files
 from autotune.levers.precisions import precisions
 from autotune.records.precision import AS_IS, Precision
 
@@ -28,7 +29,8 @@ class Dtype(Lever):
     """Casts parameter by parameter, so that modules a model wants in fp32 are kept there.
 
     `Module.to(dtype)` would cast those too, and would lose the originals; here the original `Parameter` objects are put
-    back on undo, bit for bit. That costs their size in RAM while the plan is applied.
+    back on undo, bit for bit. That costs their size in RAM while the plan is applied; those that files hold are read again
+    instead.
     """
 
     name = "dtype"
@@ -70,7 +72,7 @@ class Dtype(Lever):
         if not targets:
             return nothing
         fused = Fused(subject.pipe)
-        originals = _Originals(targets) if undo else None
+        originals = _Originals(targets, subject.files) if undo else None
         cast = WeakIdKeyDictionary()  # ties stay ties; originals may go as we cast
         for place in _places(targets):
             if place.original not in cast:
@@ -131,23 +133,33 @@ class _Originals:
     embedding with a row for a new token. Of such an embedding the rows that were only cast are the original's again.
     """
 
-    def __init__(self, targets: Mapping[torch.nn.Module, torch.dtype]) -> None:
-        self._targets = targets
+    def __init__(self, targets: Mapping[torch.nn.Module, torch.dtype], files: Files | None) -> None:
+        self._targets, self._files = targets, files
         self._found = {part: _main_dtype(part) for part in targets}
         self._places: list[tuple[_Place, torch.Tensor]] = []
         self._devices: list[tuple[torch.Tensor, torch.device]] = []
+        self._on_disk = WeakIdKeyDictionary()
         self._owners = WeakIdKeyDictionary({tensor: None for _, _, tensor in self._cast_now()})
 
     def keep(self, place: _Place, cast: torch.Tensor) -> None:
-        """Remembers the object and frees what it takes of a card."""
+        """Remembers the object, and frees what it takes of a card, or of RAM too where a file has it."""
         self._places.append((place, cast))
         tensor = place.original
+        if tensor in self._on_disk:  # tied, and away already
+            return
         if tensor.device.type not in {"cpu", "meta"}:
             self._devices.append((tensor, tensor.device))
+        if self._files is not None and not tensor.is_meta and self._files.hold(place.part, place.path, tensor):
+            self._on_disk[tensor] = (place.part, place.path)
+            tensor.data = torch.empty(0, dtype=tensor.dtype)
+        elif tensor.device.type not in {"cpu", "meta"}:
             tensor.data = tensor.data.to("cpu")
 
     def put_back(self) -> None:
         """The same objects in the same places on the same devices."""
+        for tensor, (part, path) in self._on_disk.items():  # type: ignore[no-untyped-call]
+            tensor.data = self._files.read(part, path)  # type: ignore[union-attr] # they were found there
+        self._on_disk = WeakIdKeyDictionary()
         at = {(place.part, place.path): place.original for place, _ in self._places}
         self._exchange()  # the cast ones go first: a card need not hold both
         for part, path, tensor in self._cast_now():

@@ -18,6 +18,7 @@ from autotune.levers.batch import BatchSplit
 from autotune.levers.compiling import Compile
 from autotune.levers.dtype import Dtype
 from autotune.levers.feed_forward import FeedForwardChunks
+from autotune.levers.files import files_of
 from autotune.levers.layout import ChannelsLast
 from autotune.levers.offload import Offload
 from autotune.levers.takeover import take_over
@@ -78,6 +79,7 @@ class Handle:
         self.workload = subject.workload
         self.denoisers = subject.denoisers
         self.keeps_originals = keeps_originals
+        self.reloads = subject.files is not None
         self.story: Any = None
         self.watch: Any = None
         self._undos: list[tuple[str, Undo]] = []
@@ -117,9 +119,12 @@ def apply(
     device: Device,
     workload: Workload,
     undo: bool = True,
+    reload: bool = False,
     denoisers: Mapping[str, DenoiserFacts] | None = None,
 ) -> Handle:
     """Makes the pipeline run as planned. Applied twice it is applied once; another plan replaces it.
+
+    With `reload` originals that the pipeline's files hold do not wait in RAM: `restore` reads them again.
 
     Raises:
         PlanError: a value cannot be applied; nothing has been changed then, and an earlier plan is still there.
@@ -130,7 +135,8 @@ def apply(
     restore(pipe)
     try:
         with torch.inference_mode(False):  # parameters made in inference mode could never be put back
-            subject = Subject(pipe, device, workload, plan, denoisers or {})
+            files = files_of(pipe) if reload else None
+            subject = Subject(pipe, device, workload, plan, denoisers or {}, files=files)
             return _apply(subject, Handle(subject, keeps_originals=undo))
     except BaseException:
         if handle is not None:
@@ -214,6 +220,7 @@ def reapply(pipe: Any, handle: Handle) -> Handle:
         device=handle.device,
         workload=handle.workload,
         undo=handle.keeps_originals,
+        reload=handle.reloads,
         denoisers=handle.denoisers,
     )
     again.plan, again.story, again.watch = handle.plan, handle.story, handle.watch

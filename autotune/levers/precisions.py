@@ -14,7 +14,7 @@ from autotune.levers.base import Subject
 from autotune.records.halves import HalfPrecision
 from autotune.records.precision import DEFAULT, Precision, short
 
-__all__ = ["Precisions", "precisions"]
+__all__ = ["Precisions", "as_found", "precisions"]
 
 
 class Precisions(NamedTuple):
@@ -56,6 +56,20 @@ def precisions(subject: Subject) -> Precisions:
         return Precisions(_distinct((*as_is, fp16, *fp32), found), (), reason)
     named = _distinct((fp16,), found)
     return Precisions(_distinct((*as_is, *fp32), found), named, f"{device.name} computes no bf16", facts.why)
+
+
+def as_found(pipe: Any) -> Precision:
+    """The precision that each network has now; that of the denoiser, or of the largest network, is the default."""
+    found = _found(pipe)
+    parts = _upstream.networks(pipe)
+    main = max(
+        found, key=lambda name: (parts[name] in _upstream.denoisers(pipe).values(), _size(parts[name])), default=None
+    )
+    return Precision({**found, DEFAULT: found[main]}) if main is not None else Precision()
+
+
+def _size(part: Any) -> int:
+    return sum(parameter.numel() for parameter in part.parameters())
 
 
 def _distinct(offered: tuple[Precision, ...], found: Mapping[str, str]) -> tuple[Precision, ...]:

@@ -13,6 +13,7 @@ from autotune.records.device import Device
 from autotune.records.estimate import Estimate
 from autotune.records.model import DenoiserFacts
 from autotune.records.plan import LANES, LEVERS, Plan, Quality
+from autotune.records.precision import Precision
 from autotune.records.workload import Workload
 from autotune.units import parse_bytes
 
@@ -33,6 +34,12 @@ class Candidate(Record):
         needed_bytes = estimate.one_memory_bytes if one_memory else estimate.needed_bytes
         vram_ok = max_vram_bytes is None or needed_bytes <= max_vram_bytes
         return vram_ok and (max_ram_bytes is None or estimate.host_ram_bytes <= max_ram_bytes)
+
+    def without_originals(self) -> Candidate:
+        """The same plan for who keeps no originals in RAM."""
+        ram_bytes = self.estimate.host_ram_bytes - self.estimate.undo_bytes
+        estimate = self.estimate.model_copy(update={"host_ram_bytes": ram_bytes, "undo_bytes": 0})
+        return self.model_copy(update={"estimate": estimate})
 
 
 class Front(Record):
@@ -57,6 +64,8 @@ class Front(Record):
     """What a careful user would type without autotune, in each lane: half precision and one of diffusers' documented modes."""
     named: tuple[Candidate, ...] = ()
     """Plans in a precision that is not known to give right images here: named in answers, taken only where it is fixed."""
+    as_found: Precision = Precision()
+    """The precision in which each network was found."""
     caution: str = ""
     """What is known about that precision, in a clause."""
     parameters: int = 0
@@ -127,6 +136,10 @@ class Front(Record):
         if objective == "memory":
             return min(chosen, key=lambda candidate: (candidate.estimate.process_bytes, candidate.estimate.latency_s))
         return preferred(chosen, calls or self.workload.calls)
+
+    def without_originals(self) -> Front:
+        """The same front for who keeps no originals in RAM."""
+        return self.model_copy(update={"candidates": tuple(c.without_originals() for c in self.candidates)})
 
     def ladder(self, *, quality: Quality = "near", calls: int | None = None) -> tuple[Candidate, ...]:
         """The candidates that `best` answers with as the cap falls, from the fastest to the smallest."""

@@ -95,6 +95,15 @@ class Precision(Mapping[str, str]):
         """The dtype of a component, "as_is" where it stays as it is."""
         return self._named.get(component, self._named[DEFAULT])
 
+    def over(self, found: Precision) -> Precision:
+        """What there is once networks that were found in other precisions are cast to this one.
+
+        >>> str(Precision("transformer=fp16").over(Precision("bf16, vae=fp32")))
+        'bf16, transformer fp16, VAE fp32'
+        """
+        names = {DEFAULT, *self.components, *found.components}
+        return Precision({name: found.of(name) if self.of(name) == AS_IS else self.of(name) for name in names})
+
     @property
     def components(self) -> tuple[str, ...]:
         """The components that are named, for they differ from the rest."""

@@ -8,6 +8,7 @@ from autotune.records.base import Record
 from autotune.records.device import Device
 from autotune.records.front import Candidate
 from autotune.records.host import Host
+from autotune.records.precision import Precision
 from autotune.records.workload import Workload
 
 __all__ = ["Explanation"]
@@ -40,6 +41,12 @@ class Explanation(Record):
     """What one must know before one trusts the answer."""
     ram_cap_bytes: int | None = None
     """What may be kept in RAM; None where nothing bounds it."""
+    as_found: Precision = Precision()
+    """The precision in which each network is loaded, where the plan leaves it as it is."""
+    unloaded: bool = False
+    """Whether the model is only named, and still to be loaded as planned."""
+    reload: bool = False
+    """Whether `restore` reads originals again from the files they came from, for RAM has no room for them."""
     asked: dict[str, Any] = {}
     """The arguments of the question that are not the usual ones: those to repeat."""
 

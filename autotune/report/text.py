@@ -9,7 +9,9 @@ from typing import Any
 
 from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate
+from autotune.records.host import Host
 from autotune.records.plan import Plan
+from autotune.records.precision import Precision
 from autotune.records.words import card_words, formats, lever_words
 from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
@@ -79,10 +81,22 @@ def _headline(explained: Explanation) -> Line:
         parts.append(Part(f", {formats(device)}", 1))
     host = explained.host
     if host is not None and device.kind != "cpu":
-        assumed = f"{size(host.ram_total_bytes)} RAM assumed (--ram)"
-        parts.append(Part(f" | {assumed if host.assumed else f'{size(host.ram_available_bytes)} RAM free'}"))
+        parts.append(Part(f" | {_host(host, explained.ram_cap_bytes)}"))
     source = {"catalogue": "simulated", "calibrated": "simulated, calibrated"}.get(explained.chosen.estimate.source)
     return Line("", parts, right=source or "measured")
+
+
+def _host(host: Host, cap_bytes: int | None) -> str:
+    """The RAM that counts, and where the figure comes from."""
+    if host.assumed and cap_bytes not in {None, host.ram_available_bytes}:
+        return f"{_short(cap_bytes or 0)} RAM (max_ram)"
+    words = {"assumed": "RAM assumed (--ram)", "stated": "RAM", "measured": "RAM free"}[host.source]
+    return f"{_short(host.ram_available_bytes)} {words}"
+
+
+def _short(value_bytes: int) -> str:
+    """A size as people write it: `32 GB`."""
+    return size(value_bytes).replace(".00 ", " ")
 
 
 def _call_words(call: Workload) -> str:
@@ -106,13 +120,17 @@ def _planned(plan: Plan, explained: Explanation) -> Line:
     if plan.offload == "none":
         where = "everything" if plan.text_encoders == "resident" else "the rest"
         words["offload"] = f"{where} on the {'card' if explained.device.kind == 'cuda' else 'CPU'}"
-    if plan.dtype == "as_is":
-        words["dtype"] = "as it is" if plan.same_as(Plan()) else "precision as it is"
+    words["dtype"] = _precision(plan, explained)
     order = [*_KEPT_WORDS, *(name for name in words if name not in (*_KEPT_WORDS, *_FINE_WORDS)), *_FINE_WORDS]
     said = [name for name in order if name in words]
     ranks = [0 if name in _KEPT_WORDS else 2 if name in _FINE_WORDS else 1 for name in said]
     parts = [Part(", " + words[name] if place else words[name], ranks[place]) for place, name in enumerate(said)]
     return Line("plan", parts)
+
+
+def _precision(plan: Plan, explained: Explanation) -> str:
+    """The precision that each network has under the plan."""
+    return str(plan.dtype.over(explained.as_found))
 
 
 def _expected(explained: Explanation) -> Line:
@@ -162,7 +180,7 @@ def _against(compared: Candidate, explained: Explanation) -> Line:
         "none": f'.to("{explained.device.kind}")',
         "sequential": "enable_sequential_cpu_offload()",
     }.get(plan.offload, "enable_group_offload()")
-    said = "as loaded" if plan.dtype == "as_is" else lever_words("dtype", plan.dtype)
+    said = _precision(plan, explained)
     rest = [lever_words(name, value) for name, value in plan.changes.items() if name not in {"dtype", "offload"}]
     parts = [Part(said), *(Part(f", {words}", 2) for words in rest), Part(f", {call}: ")]
     if estimate.needed_bytes <= explained.cap_bytes:
@@ -193,7 +211,9 @@ def _to_do(explained: Explanation, hint: str) -> Line:
     words = [f"{name}={_literal(value)}" for name, value in explained.asked.items()]
     first = [Part(f", {word}") for word in words[:2]]
     rest = [Part(f", {', '.join(words[2:])}", 3, short=", ...")] if words[2:] else []
-    return Line("do", [Part("pipe = autotune.optimize(pipe"), *first, *rest, Part(")"), *hints])
+    lowered = explained.unloaded and explained.chosen.plan.dtype not in {Precision(), explained.as_found}
+    load = [Part(f"load in {explained.chosen.plan.dtype}, then ")] if lowered else []
+    return Line("do", [*load, Part("pipe = autotune.optimize(pipe"), *first, *rest, Part(")"), *hints])
 
 
 def _literal(value: Any) -> str:
