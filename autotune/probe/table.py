@@ -133,6 +133,7 @@ def _facts(fields: dict[str, str], gib: int) -> Device:
         kind="cuda",
         torch_device="cuda:0",
         compute_capability=(major, minor),
+        consumer="geforce" in name.casefold() or "laptop" in f"{name} {fields['also']}".casefold(),
         sm_count=int(fields["sm"]) if fields["sm"] else None,
         total_bytes=int(fields["total_bytes"] or gib * GIB * (1 - share)),
         shares_ram=bool(fields["shares_ram"]),

@@ -24,6 +24,8 @@ class Device(Record):
     """How torch calls it: "cuda:0", "cpu"."""
     compute_capability: tuple[int, int] | None = None
     """For example (8, 6); None on the CPU."""
+    consumer: bool = False
+    """A GeForce or laptop card: in a machine of its owner's rather than in a server or workstation."""
     sm_count: int | None = None
     """Streaming multiprocessors."""
     total_bytes: int
@@ -75,11 +77,6 @@ class Device(Record):
     def fp8(self) -> bool:
         """Tensor cores take fp8 (compute capability 8.9 and later)."""
         return self.fp8_flops_per_s is not None
-
-    @property
-    def consumer(self) -> bool:
-        """A GeForce or laptop card, by its name: what stands in a machine of its owner's, not in a server."""
-        return any(word in self.name.casefold() for word in ("geforce", "laptop"))
 
     @property
     def supports_bf16(self) -> bool:
