@@ -102,8 +102,9 @@ def build_folder(sources: Sources, *, dtype: Wanted | None = None) -> DiffusionP
             precision of its files, or that its configuration states, or float32, the libraries' own default.
 
     Raises:
-        PipelineError: a component to load that the pipeline does not have, a class that the installed libraries do not have, a configuration that does not fit its class, a
-            component that the pipeline needs and the folder does not name, or a tokenizer that needs its files.
+        PipelineError: a component to load that the pipeline does not have, a class that the installed libraries do not have, a
+            configuration that does not fit its class, a component that the pipeline needs and the folder does not name, or a
+            tokenizer that needs its files.
     """
     with quiet():
         pipeline_class = _pipeline_class(sources.index["_class_name"])
