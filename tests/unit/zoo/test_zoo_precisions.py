@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from autotune.errors import PipelineError
 from autotune.zoo.agreed import agreed
 from autotune.zoo.build import build
-from autotune.zoo.folder import read, source_key
 from autotune.zoo.locate import locate
 from autotune.zoo.recipes import find, recipes
 from autotune.zoo.recognise import known_as
+from autotune.zoo.sources import read, source_key
 from autotune.zoo.stored import stored_dtype
 
 Json = dict[str, Any]
@@ -227,7 +227,7 @@ def test_a_scheduler_without_end_is_refused(tmp_path: Path) -> None:
         with pytest.raises(PipelineError, match=f"'num_train_timesteps' is {value}; up to 100000 is built"):
             read(folder)
     file.write_text(json.dumps(json.loads(file.read_text()) | {"num_train_timesteps": float("nan")}))
-    with pytest.raises(PipelineError, match="scheduler_config.json does not describe a PNDMScheduler"):
+    with pytest.raises(PipelineError, match=r"scheduler_config.json does not describe a PNDMScheduler"):
         locate(folder)
 
 
