@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.errors import PipelineError
@@ -142,6 +142,7 @@ def test_pages_that_are_no_models_are_refused(said: str) -> None:
         locate(said)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_no_text_breaks_the_lookup(text: str) -> None:
     try:
@@ -152,6 +153,7 @@ def test_no_text_breaks_the_lookup(text: str) -> None:
     assert set(nearest_to(text)) <= set(recipes())
 
 
+@settings(deadline=None)
 @given(st.sampled_from([(recipe.name, known) for recipe in pipelines() for known in recipe.known_names]), st.data())
 def test_spaces_dashes_dots_and_case_do_not_count(named: tuple[str, str], data: st.DataObject) -> None:
     name, known = named
