@@ -187,7 +187,7 @@ def _recipes(record: Measurement) -> tuple[Recipe, str]:
     names = [piece.strip(" +()") for piece in re.split(r"\s\+\s|\(\+|[()]", record.model)]
     found = [recipe for name in names for recipe in [_known(name)] if recipe is not None]
     pipelines = [recipe for recipe in found if recipe.pipeline_class is not None]
-    vaes = [recipe.name for recipe in found if recipe.pipeline_class is None]
+    vaes = [recipe.name for recipe in found if [part.name for part in recipe.components] == ["vae"]]
     if not pipelines:
         raise SkippedError(Skip.NO_ARCHITECTURE, record.model)
     return pipelines[-1], vaes[0] if vaes else ""

@@ -32,7 +32,7 @@ def agreed(pipeline_class: str, stated: Mapping[str, DtypeName | None]) -> dict[
         return dict.fromkeys(stated, "float32")  # the libraries' own default
     level = dict.fromkeys(stated, common(set(said.values())))
     mixes = _known_mixes(pipeline_class, list(stated))
-    return next((mix for mix in (level, *mixes) if all(mix[name] == dtype for name, dtype in said.items())), level)
+    return next((mix for mix in (*mixes, level) if all(mix[name] == dtype for name, dtype in said.items())), level)
 
 
 def _known_mixes(pipeline_class: str, components: list[str]) -> Iterator[dict[str, DtypeName]]:

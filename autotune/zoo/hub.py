@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autotune.errors import PipelineError
-from autotune.zoo.folder import CONFIG_FILES, INDEX
+from autotune.zoo.sources import CONFIG_FILES, INDEX
 
 __all__ = ["download"]
 

@@ -82,9 +82,10 @@ def _is_folder(text: str) -> bool:
 
 
 def _folder(path: Path, name: str, dtype: Wanted | None) -> Located:
-    from autotune.zoo.folder import build_folder, networks, read, source_key
+    from autotune.zoo.folder import build_folder
     from autotune.zoo.precisions import chosen
     from autotune.zoo.recognise import known_as
+    from autotune.zoo.sources import networks, read, source_key
 
     sources = read(path)
     asked = chosen(dtype, networks(sources), model=f"'{path}'")

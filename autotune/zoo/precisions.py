@@ -10,7 +10,7 @@ from autotune.records.halves import DtypeName
 
 __all__ = ["Wanted", "chosen", "common"]
 
-Wanted = DtypeName | Mapping[str, str]
+Wanted = str | Mapping[str, str]
 """A precision, or precisions by component with "default" for the others; "fp16", "bf16" and "fp32" are understood too."""
 _SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
 import diffusers
@@ -19,9 +20,10 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, Qwen2Model, T5Config, T5EncoderModel
 
 from autotune.errors import PipelineError
-from autotune.probe.workload import resolve_workload
-from autotune.zoo.build import build, class_of, common, component, network
-from autotune.zoo.recipes import Recipe, find, names, recipes
+from autotune.zoo.build import build, class_of, component, network
+from autotune.zoo.precisions import common
+from autotune.zoo.recipe import Recipe
+from autotune.zoo.recipes import find, pipelines, recipes
 from autotune.zoo.tokenizers import stand_in
 
 
@@ -33,7 +35,7 @@ def recipe_of(name: str) -> Recipe:
 
 @pytest.fixture(scope="module")
 def pipes() -> dict[str, Any]:
-    return {name: build(recipe_of(name)) for name in names()}
+    return {recipe.name: build(recipe) for recipe in pipelines() if all(map(find_spec, recipe.requires))}
 
 
 # Published counts: the checkpoints' file sizes and indexes.
@@ -83,6 +85,14 @@ SAVED_BUFFERS = {
     ("animatediff-v1-5-3", "motion_adapter"): 563200,
     ("animatediff-v1-5-3", "unet"): 563200,
     ("stable-cascade-decoder", "vqgan"): 9,
+    ("sd3.5-large-turbo", "transformer"): 192 * 192 * 2432,
+    ("ltx-2", "vae"): 256,
+    ("ltx-2", "audio_vae"): 256,
+    ("ltx-2.3", "vae"): 256,
+    ("ltx-2.3", "audio_vae"): 256,
+    ("ltx-2.3", "vocoder"): 547584,
+    ("ernie-image", "vae"): 257,
+    ("kolors", "text_encoder"): 32,
 }
 
 
@@ -94,7 +104,7 @@ def test_every_network_of_the_zoo_has_the_published_size() -> None:
         for part in recipe.components:
             key = part.model_copy(update={"name": "", "dtype": "float32"}).model_dump_json()
             if key not in seen:
-                module = network(class_of(part), part.arguments, dtype="float32")
+                module = network(class_of(part), part.arguments, dtype="float32", **part.init_arguments)
                 tensors = [*module.parameters(), *module.buffers()]
                 assert {tensor.device.type for tensor in tensors} == {"meta"}, (name, part.name)
                 assert sum(p.numel() for p in module.parameters()) == part.parameters, (name, part.name)
@@ -103,33 +113,60 @@ def test_every_network_of_the_zoo_has_the_published_size() -> None:
             if seen[key]:
                 found[name, part.name] = seen[key]
     assert found == SAVED_BUFFERS
-    assert len(seen) > 70
+    assert len(seen) > 130
 
 
-# Whose own code falls back to a number that stands nowhere in the pipeline.
-UNKNOWN = {"z-image-turbo": {"height": None, "width": None}, "allegro": {"frames": None}}
+def test_a_missing_package_is_named() -> None:
+    recipe = recipe_of("sd15").model_copy(update={"requires": ("no_such_package",)})
+    with pytest.raises(PipelineError) as error:
+        build(recipe)
+    assert str(error.value) == (
+        "sd15 needs the package no_such_package, which is not installed; pip install no_such_package"
+    )
 
 
-def test_default_calls_are_what_the_pipelines_would_take(pipes: dict[str, Any]) -> None:
+def test_pipelines_are_built_as_loaded(pipes: dict[str, Any]) -> None:
     for name, pipe in pipes.items():
-        resolved, defaults = resolve_workload(pipe, None), recipe_of(name).defaults
-        assert defaults is not None
-        fields = ("height", "width", "frames", "steps", "guidance")
-        expected = {field: getattr(defaults, field) for field in fields} | UNKNOWN.get(name, {})
-        assert {field: getattr(resolved, field) for field in fields} == expected, name
-
-
-def test_networks_published_in_several_precisions_are_built_in_one(pipes: dict[str, Any]) -> None:
-    parts = recipe_of("wan2.1-t2v-1.3b").components
-    assert [part.dtype for part in parts] == ["float32", "float32", "bfloat16"]
-    pipe = pipes["wan2.1-t2v-1.3b"]
-    assert (pipe.vae.dtype, pipe.text_encoder.dtype) == (torch.bfloat16, torch.bfloat16)
-    assert build(recipe_of("sd15"), dtype="float16").unet.dtype is torch.float16
+        recipe = recipe_of(name)
+        wanted = recipe.precisions(recipe.as_loaded)
+        for part in recipe.components:
+            weights: dict[Any, int] = {}
+            for weight in getattr(pipe, part.name).parameters():
+                weights[weight.dtype] = weights.get(weight.dtype, 0) + weight.numel()
+            assert max(weights, key=weights.__getitem__) is getattr(torch, wanted[part.name]), (name, part.name)
     assert [common(dtypes) for dtypes in ({"float32"}, {"float32", "float16"}, {"bfloat16", "float16"})] == [
         "float32",
         "float16",
         "bfloat16",
     ]
+
+
+def test_objects_without_weights_are_made(pipes: dict[str, Any]) -> None:
+    assert pipes["hunyuanvideo-1.5-480p-t2v"].guider.guidance_scale == 6.0
+    assert type(pipes["sd-x4-upscaler"].low_res_scheduler).__name__ == "DDPMScheduler"
+    assert pipes["hunyuanvideo-1.5-720p-i2v"].feature_extractor.size["height"] == 384
+    assert pipes["wan2.2-t2v-a14b"].config.boundary_ratio == 0.875
+
+
+def test_a_picture_becomes_as_many_tokens_as_the_language_model_expects(pipes: dict[str, Any]) -> None:
+    pipe = pipes["qwen-image-edit"]
+    text = pipe.prompt_template_encode.format("a cat")
+    inputs = pipe.processor(text=[text], images=Image.new("RGB", (1024, 1024)), padding=True, return_tensors="pt")
+    pads = int((inputs.input_ids == pipe.text_encoder.config.image_token_id).sum())
+    merged = pipe.processor.image_processor.merge_size**2
+    assert inputs.image_grid_thw.tolist() == [[1, 74, 74]]  # 1024 is 73.1 patches of 14 pixels, in pairs
+    assert inputs.pixel_values.shape[0] == 74 * 74 == pads * merged
+
+
+def test_bytes_are_tokens_of_byt5(pipes: dict[str, Any]) -> None:
+    assert pipes["hunyuanvideo-1.5-480p-t2v"].tokenizer_2("cat").input_ids == [102, 100, 119, 1]
+
+
+def test_positions_are_handed_to_chatglm() -> None:
+    tokenizer = stand_in("ChatGLMTokenizer", None, Qwen2Model.config_class())
+    tokens = tokenizer("a cat", padding="max_length", max_length=5, truncation=True, return_tensors="pt")
+    assert tokens.attention_mask.tolist() == [[0, 0, 1, 1, 1]]
+    assert tokens.position_ids.tolist() == [[0, 0, 0, 1, 2]]
 
 
 def test_a_network_by_itself() -> None:
@@ -201,7 +238,8 @@ def test_unknown_tokenizer_is_refused() -> None:
     assert str(error.value) == (
         "GPT2Tokenizer cannot be made up without its files; put its tokenizer.json into the folder (made up without files: "
         "CLIPTokenizer, CLIPTokenizerFast, T5Tokenizer, T5TokenizerFast, GemmaTokenizer, GemmaTokenizerFast, LlamaTokenizer, "
-        "LlamaTokenizerFast, Qwen2Tokenizer, Qwen2TokenizerFast, PreTrainedTokenizerFast, PixtralProcessor)"
+        "LlamaTokenizerFast, Qwen2Tokenizer, Qwen2TokenizerFast, PreTrainedTokenizerFast, TokenizersBackend, ByT5Tokenizer, "
+        "ChatGLMTokenizer, Qwen2VLProcessor, PixtralProcessor)"
     )
 
 

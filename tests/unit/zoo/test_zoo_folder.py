@@ -27,8 +27,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from autotune.errors import PipelineError
 from autotune.zoo.build import build
-from autotune.zoo.folder import Sources, build_folder, read, source_key
+from autotune.zoo.folder import build_folder
 from autotune.zoo.recipes import find
+from autotune.zoo.sources import Sources, read, source_key
 from autotune.zoo.tokenizers import stand_in
 
 Json = dict[str, Any]
@@ -223,7 +224,7 @@ def test_source_key_follows_the_content(plain: Path, spoil: Spoil) -> None:
 
 def test_reading_needs_no_torch(plain: Path) -> None:
     code = (
-        "import sys; from autotune.zoo.folder import read, source_key; source_key(read(sys.argv[1])); "
+        "import sys; from autotune.zoo.sources import read, source_key; source_key(read(sys.argv[1])); "
         "print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code, str(plain)], capture_output=True, text=True, check=True)
