@@ -137,11 +137,16 @@ def _headline(explained: Explanation) -> str:
 def _expected(explained: Explanation) -> str:
     estimate = explained.chosen.estimate
     peak = estimate.peak_phase
-    bars = f"+-{size(estimate.margin_bytes)}, +-{estimate.latency_margin:.0%}, {_source(estimate)}"
+    bars = f"+-{size(estimate.margin_bytes)}, {_latency_bar(estimate)}, {_source(estimate)}"
     return (
         f"peak {size(estimate.process_bytes)} in {_SHORT[peak.name]} (cap {size(explained.cap_bytes)}), "
         f"RAM {size(estimate.host_ram_bytes)}, {_times(estimate)}   ({bars})"
     )
+
+
+def _latency_bar(estimate: Estimate) -> str:
+    less, more = estimate.latency_margin_less, estimate.latency_margin
+    return f"+-{more:.0%}" if less is None or round(less, 2) == round(more, 2) else f"-{less:.0%} +{more:.0%}"
 
 
 def _times(estimate: Estimate) -> str:
