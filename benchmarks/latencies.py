@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autotune.records.device import Device
+from autotune.simulate.margins import COMPUTING, MOVES, Bar, Moves
 from benchmarks.measured import Measurement, Timed
 from benchmarks.residuals import Skipped, median_of, quantile_of
 
@@ -18,6 +19,7 @@ __all__ = [
     "Timing",
     "cluster_of",
     "error_clusters_pct",
+    "latency_bars",
     "latency_figures",
     "rank_correlations",
     "ratio_errors_pct",
@@ -40,11 +42,19 @@ class Timing(NamedTuple):
     device: Device
     predicted_s: float
     published_s: float
+    moves: Moves = "none"
+    moving_share: float = 0.0
+    bar: Bar = COMPUTING[False]
 
     @property
     def error_pct(self) -> float:
         """Predicted over published, minus one."""
         return 100.0 * (self.predicted_s / self.published_s - 1)
+
+    @property
+    def longer_pct(self) -> float:
+        """How much longer it took than was predicted; negative where it took less."""
+        return 100.0 * (self.published_s / self.predicted_s - 1)
 
 
 class _Setting(NamedTuple):
@@ -85,6 +95,34 @@ def latency_figures(timings: Sequence[Timing], skipped: Sequence[Skipped]) -> di
         "latency_records_skipped_pct": round(100 * len(skipped) / max(1, len(skipped) + records), 2),
         "latency_clusters": len(errors),
     }
+
+
+def latency_bars(timings: Iterable[Timing]) -> list[dict[str, Any]]:
+    """By how weights move: how far off nine of ten clusters are at most, and how many are within their own error bars.
+
+    A cluster is the median of its members. Its bar is of computing and of moving, each by its share, so a cluster that hardly
+    moves says little of the bar of moving.
+    """
+    rows = []
+    timings = list(timings)
+    for moves in sorted({timing.moves for timing in timings}):
+        group = [timing for timing in timings if timing.moves == moves]
+        clusters = list(_grouped(group, cluster_of).values())
+        longer = [median(timing.longer_pct for timing in members) for members in clusters]
+        bars = [Bar(*(median(timing.bar[end] for timing in members) for end in range(2))) for members in clusters]
+        held = [-100 * bar.less <= each <= 100 * bar.more for each, bar in zip(longer, bars, strict=True)]
+        rows.append(
+            {
+                "moves": moves,
+                "clusters": len(clusters),
+                "moving_share_median_pct": median_of(100 * timing.moving_share for timing in group),
+                "shorter_p90_pct": quantile_of((max(0.0, -each) for each in longer), 0.9),
+                "longer_p90_pct": quantile_of((max(0.0, each) for each in longer), 0.9),
+                "held_pct": round(100 * sum(held) / len(held), 1),
+                "bar_of_moving_pct": [100 * share for share in MOVES[moves]],
+            }
+        )
+    return rows
 
 
 def cluster_of(timing: Timing, *, fine: bool = False) -> Key:

@@ -14,6 +14,7 @@ from autotune.records.trace import Trace
 from autotune.search.space import Space
 from autotune.simulate.allocator import Allocator, OutOfMemory
 from autotune.simulate.latency import Code
+from autotune.simulate.margins import COMPUTING, Bar, Moves, latency_bar, moves_of
 from autotune.simulate.replay import Replayer
 from autotune.simulate.workspace import context_bytes
 from autotune.trace.turns import denoiser_calls
@@ -39,6 +40,12 @@ class Predicted(NamedTuple):
     """One call with the run's steps, or one forward of the denoiser where the case is only that."""
     iteration_s: float = 0.0
     """One iteration of the progress bar in the steady state: the denoiser, guidance and scheduler of the whole batch."""
+    moves: Moves = "none"
+    """How its weights move."""
+    moving_share: float = 0.0
+    """Of the call's seconds, those that weights move."""
+    bar: Bar = COMPUTING[False]
+    """Error bar of the call's seconds."""
 
 
 def predict(case: Case, runs: Iterable[Run]) -> dict[Run, Predicted]:
@@ -71,16 +78,17 @@ def predict(case: Case, runs: Iterable[Run]) -> dict[Run, Predicted]:
         if run.device not in bytes_on:
             graphed = job.model.denoisers if case.graphed else frozenset()
             bytes_on[run.device] = _on(replayers[key], plan, run.device, graphed)
-        call_s, step_s = _seconds(replayers[key], plan, run)
+        estimate = replayers[key].estimate(plan.model_copy(update={"tf32": run.tf32}))
+        moving_share = estimate.transfer_s / (estimate.latency_s or 1.0)
         done = int(steps * _strength(job)) or 1  # image-to-image: the bar shows only the steps that are done
-        found[run] = bytes_on[run.device]._replace(call_s=call_s, iteration_s=step_s * steps / done)
+        found[run] = bytes_on[run.device]._replace(
+            call_s=estimate.latency_s,
+            iteration_s=estimate.step_s * steps / done,
+            moves=moves_of(plan),
+            moving_share=moving_share,
+            bar=latency_bar(run.device, plan, moving_share),
+        )
     return found
-
-
-def _seconds(replayer: Replayer, plan: Plan, run: Run) -> tuple[float, float]:
-    """Of the call, and of one of its steps."""
-    estimate = replayer.estimate(plan.model_copy(update={"tf32": run.tf32}))
-    return estimate.latency_s, estimate.step_s
 
 
 def _codes(run: Run, job: Job) -> dict[str, Code]:

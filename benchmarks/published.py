@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from autotune.cli.show import page
 from autotune.errors import AutotuneError
 from benchmarks.cases import Case, Run, card_of, case_of, run_of
-from benchmarks.latencies import Timing, latency_figures, rank_correlations
+from benchmarks.latencies import Timing, latency_bars, latency_figures, rank_correlations
 from benchmarks.measured import Measurement, Metric, Skip, SkippedError, Timed, UnreadableError, read
 from benchmarks.prediction import Predicted, predict
 from benchmarks.published_tables import show_figures, show_memory, show_skipped, show_times
@@ -133,7 +133,8 @@ def _compare(each: _Mapped, answer: Predicted, compared: _Compared) -> None:
     else:
         for kind, published_s in each.timings_s.items():
             predicted_s = answer.iteration_s if kind is Timed.LOOP else answer.call_s
-            compared.timings.append(Timing(each.record, kind, device, predicted_s, published_s))
+            how = (answer.moves, answer.moving_share, answer.bar)
+            compared.timings.append(Timing(each.record, kind, device, predicted_s, published_s, *how))
 
 
 def _predicted(item: tuple[Case, Iterable[Run]]) -> dict[Run, Predicted] | str:
@@ -156,6 +157,7 @@ def _listed(compared: _Compared) -> dict[str, Any]:
     return {
         "rank_correlation": rank_correlations(compared.timings),
         "bars": bars_of(compared.results),
+        "latency_bars": latency_bars(compared.timings),
         "errors": [
             {
                 "id": r.record.id,

@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from rich.console import Console
 
 from autotune.cli.show import show_table
-from benchmarks.latencies import Timing, error_clusters_pct, rank_correlations, ratio_errors_pct, regrets_pct
+from benchmarks.latencies import (
+    Timing,
+    error_clusters_pct,
+    latency_bars,
+    rank_correlations,
+    ratio_errors_pct,
+    regrets_pct,
+)
 from benchmarks.measured import Metric
 from benchmarks.residuals import COMPARED, Result, Skipped, bars_of, cluster_errors_pct, median_of, quantile_of
 
@@ -67,6 +74,20 @@ def show_times(console: Console, timings: Sequence[Timing]) -> None:
         rows = ((name, kind, *_errors(group)) for (name, kind), group in sorted(groups.items()))
         columns = (title, "seconds of", ">clusters", ">records", ">median %", ">median |%|", ">p90 |%|")
         show_table(console, f"Errors of seconds by {title}", columns, rows)
+    show_table(
+        console,
+        "Error bars of seconds",
+        (
+            "moves",
+            ">clusters",
+            ">moving %",
+            ">shorter by at most %",
+            ">longer by at most %",
+            ">within their bars %",
+            "bar of moving %",
+        ),
+        (tuple(str(value) for value in row.values()) for row in latency_bars(timings)),
+    )
     by_source: dict[str, list[Timing]] = defaultdict(list)
     for timing in timings:
         by_source[timing.record.source[:60]].append(timing)

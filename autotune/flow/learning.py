@@ -65,7 +65,8 @@ def watch_for(question: Question, explained: Explanation) -> Watch | None:
     """
     several = isinstance(question.workload, list | tuple)
     estimate, plan = explained.chosen.estimate, explained.chosen.plan
-    if question.profiles is False or several or estimate.latency_margin >= 1 or plan.text_encoders == "cpu":
+    guessed = estimate.latency_range_s[0] <= 0
+    if question.profiles is False or several or guessed or plan.text_encoders == "cpu":
         return None
     from autotune.guard.watch import Watch
 

@@ -72,7 +72,9 @@ class Estimate(Record):
     step_s: float
     """One denoising step."""
     latency_margin: float
-    """Relative error bar of the times: 0.25 is 25 % either way."""
+    """Relative error bar of the times: 0.25 is up to 25 % longer, and as much shorter where nothing else is said."""
+    latency_margin_less: float | None = None
+    """How much shorter, where that is not as much: what moves over the link may take several times as long."""
     source: Literal["catalogue", "calibrated", "measured"] = "catalogue"
     """Where rates and constants come from."""
     untraced: tuple[str, ...] = ()
@@ -104,6 +106,12 @@ class Estimate(Record):
     def latency_s(self) -> float:
         """One call, from prompt to image."""
         return sum(phase.latency_s for phase in self.phases)
+
+    @property
+    def latency_range_s(self) -> tuple[float, float]:
+        """One call with its error bar: the fewest seconds and the most."""
+        less = self.latency_margin if self.latency_margin_less is None else self.latency_margin_less
+        return max(0.0, self.latency_s * (1 - less)), self.latency_s * (1 + self.latency_margin)
 
     def per_call_s(self, calls: int) -> float:
         """One call of so many, with its share of what the first takes longer."""

@@ -168,9 +168,16 @@ def _times(estimate: Estimate) -> list[Part]:
     return [
         Part(f", {duration(estimate.latency_s)}"),
         Part(f" = {_whole(encoding)} + {step} + {_whole(decoding)}", 3),
-        Part(f" (+-{estimate.latency_margin:.0%})".replace("%", " %"), 1),
+        Part(f" ({_bar(estimate)})", 1),
         *([Part(later, 2)] if estimate.setup_s else []),
     ]
+
+
+def _bar(estimate: Estimate) -> str:
+    """The error bar of the times: `+-35 %`, or `-40 % +230 %` where it is not the same either way."""
+    less, more = estimate.latency_margin_less, estimate.latency_margin
+    same = less is None or round(less, 2) == round(more, 2)
+    return (f"+-{more:.0%}" if same else f"-{less:.0%} +{more:.0%}").replace("%", " %")
 
 
 def _against(compared: Candidate, explained: Explanation) -> Line:

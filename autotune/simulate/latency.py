@@ -20,8 +20,6 @@ from autotune.simulate.attention import attention_bytes, attention_flops, kernel
 from autotune.simulate.speed import sustained
 
 __all__ = [
-    "CALIBRATED_MARGIN",
-    "LATENCY_MARGIN",
     "Code",
     "SegmentTime",
     "moved_s",
@@ -71,11 +69,6 @@ _KERNELS_A_RUN = 2
 # Text encoders on the CPU: eight desktop cores, and a third of their dual-channel DDR4 bandwidth.
 _HOST_FLOPS_PER_S = 2e11
 _HOST_BYTES_PER_S = 15e9
-
-LATENCY_MARGIN = 0.35
-"""Nine of ten clusters of published calls are within 29 % without calibration (`python -m benchmarks.published`)."""
-CALIBRATED_MARGIN = 0.30
-"""With a measured speed what is left is the model's own: twelve of thirteen figures of a calibrated CPU are within 25 %."""
 
 _SMALL = (OpClass.POINTWISE, OpClass.NORM, OpClass.COPY)
 

@@ -15,8 +15,8 @@ from autotune.records.model import Model
 from autotune.records.plan import Plan, group_offload
 from autotune.records.trace import Segment, Trace
 from autotune.simulate.allocator_settings import Settings
-from autotune.simulate.latency import CALIBRATED_MARGIN, LATENCY_MARGIN, Code, moved_s, on_host_s, segment_time, setup_s
-from autotune.simulate.margins import margin_bytes
+from autotune.simulate.latency import Code, moved_s, on_host_s, segment_time, setup_s
+from autotune.simulate.margins import Bar, latency_bar, margin_bytes
 from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
 from autotune.simulate.program import Program, program
 from autotune.simulate.quirks import notes_on, quirks_of
@@ -129,6 +129,7 @@ class Replayer:
         undo = undo_bytes(self._model, plan) if self._undo else 0
         on_cpu = self._device.kind == "cpu"
         ram = Ram(top.peak_bytes) if on_cpu else waiting_ram(self._model, plan, trace, self._settings)
+        bar = self._latency_bar(plan, phases)
         return Estimate(
             phases=phases,
             allocated_bytes=reserved - slack,
@@ -144,11 +145,17 @@ class Replayer:
             step_s=steady_s([(cost.segment, cost.compute_s + cost.transfer_s) for cost in costs])
             * (trace.denoiser_calls or self._steps)
             / self._steps,
-            latency_margin=1.0 if trace.untraced else CALIBRATED_MARGIN if self._device.speed else LATENCY_MARGIN,
+            latency_margin=bar.more,
+            latency_margin_less=bar.less,
             source=self._device.speed.source if self._device.speed else "catalogue",
             untraced=tuple(trace.untraced),
             notes=self._notes(plan),
         )
+
+    def _latency_bar(self, plan: Plan, phases: Sequence[Phase]) -> Bar:
+        moving_s, all_s = sum(phase.transfer_s for phase in phases), sum(phase.latency_s for phase in phases)
+        bar = latency_bar(self._device, plan, moving_s / all_s if all_s else 0.0)
+        return Bar(1.0, max(1.0, bar.more)) if self._traces[plan.execution].untraced else bar
 
     def _notes(self, plan: Plan) -> tuple[str, ...]:
         trace = self._traces[plan.execution]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from autotune.probe import catalog
+from autotune.simulate.margins import Bar
 from benchmarks.latencies import (
     Timing,
     cluster_of,
     error_clusters_pct,
+    latency_bars,
     latency_figures,
     rank_correlations,
     ratio_errors_pct,
@@ -141,3 +143,17 @@ def test_the_figures():
 
 def test_the_figures_of_nothing():
     assert set(latency_figures([], []).values()) == {0}
+
+
+def test_bars_are_by_how_weights_move():
+    moving = {"moves": "leaf", "moving_share": 0.5, "bar": Bar(0.4, 1.5)}
+    timings = [
+        timing(10.0, 12.0)._replace(**moving),
+        timing(10.0, 16.0, device=A100)._replace(**moving),  # the same cluster: 40 % longer
+        timing(10.0, 30.0, batch=2)._replace(**moving),  # 200 % longer, which its bar does not hold
+        timing(10.0, 8.0),
+    ]
+    leaf, none = latency_bars(timings)
+    assert (leaf["moves"], leaf["clusters"], leaf["moving_share_median_pct"]) == ("leaf", 2, 50)
+    assert (leaf["shorter_p90_pct"], leaf["longer_p90_pct"], leaf["held_pct"]) == (0, 200, 50)
+    assert (none["moves"], none["shorter_p90_pct"], none["longer_p90_pct"], none["held_pct"]) == ("none", 20, 0, 100)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from autotune.simulate.margins import SHARES
+from autotune.simulate.margins import MOVES, SHARES
 from autotune.trace.weights import weight_bytes
 from benchmarks import published
 from benchmarks.cases import card_of, case_of, plan_of
@@ -217,3 +217,12 @@ def test_the_margins_hold_the_last_published_residuals():
     for bar in bars:
         assert 100 * SHARES[bar["tensor_cores"], bar["mode"]] == pytest.approx(bar["bar_pct"])
         assert bar["above_p90_pct"] <= bar["bar_pct"]
+
+
+def test_the_bars_of_seconds_hold_the_last_published_residuals():
+    last = sorted(RESULTS.glob("published_*.json"))[-1]
+    bars = json.loads(last.read_text(encoding="utf-8"))["latency_bars"]
+    assert {bar["moves"] for bar in bars} == set(MOVES)
+    for bar in bars:
+        assert bar["bar_of_moving_pct"] == [pytest.approx(100 * share) for share in MOVES[bar["moves"]]]
+        assert bar["held_pct"] >= 90

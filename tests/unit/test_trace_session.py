@@ -12,8 +12,7 @@ from autotune.errors import WorkloadError
 from autotune.flow.job import job_for
 from autotune.flow.planning import as_it_is
 from autotune.records.trace import EventKind
-from autotune.simulate.latency import LATENCY_MARGIN
-from autotune.simulate.margins import margin_bytes
+from autotune.simulate.margins import COMPUTING, margin_bytes
 from autotune.trace.session import Session
 from autotune.units import GIB
 from benchmarks.tiny import CALLS, sd, sdxl
@@ -149,7 +148,7 @@ def test_an_estimate_says_what_was_not_traced_and_widens_its_margin():
     vae_bytes = sum(-(-t.numel() * t.itemsize // 512) * 512 for t in pipe.vae.parameters())
     assert fallen.notes == ("vae could not be traced (ZeroDivisionError: division by zero): weights only",)
     assert fallen.margin_bytes == margin_bytes(CARD, "none", fallen.process_bytes) + round(vae_bytes / 2) + 2 * GIB
-    assert (whole.notes, whole.latency_margin, fallen.latency_margin) == ((), LATENCY_MARGIN, 1.0)
+    assert (whole.notes, whole.latency_margin, fallen.latency_margin) == ((), COMPUTING[False].more, 1.0)
     assert fallen.phase("denoising") == whole.phase("denoising")
 
 
