@@ -169,6 +169,10 @@ def explain(
     as_json: options.AsJson = False,
 ) -> None:
     """What a model costs as it is, by phase."""
+    from autotune.flow.ask import Question
+
+    workload, stated = call.workload, setup.question
+    Question(model, gpu=gpu, device=device, workload=workload, **stated)  # refuses what it can before torch is imported
     from autotune import api
     from autotune.cli.payload import explanation_json, print_json
     from autotune.cli.progress import watched
@@ -180,8 +184,8 @@ def explain(
             gpu=gpu,
             device=device,
             max_vram=options.size_from(max_vram),
-            workload=call.workload,
-            **setup.question,
+            workload=workload,
+            **stated,
         )
     if as_json:
         print_json(explanation_json(explained))

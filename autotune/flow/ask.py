@@ -188,13 +188,15 @@ def job_of(question: Question, device: Device) -> Job:
     """The pipeline read and the workload resolved; a model given by name is built on the meta device."""
     pipe, name, source_key, usual = question.model, None, None, None
     if isinstance(pipe, str | Path):
-        from autotune.zoo.additions import with_additions
+        from autotune.zoo.additions import taking, with_additions
         from autotune.zoo.locate import locate
 
         usual = _card_call(pipe)
         pipe, name, source_key = locate(pipe, dtype=_dtypes(question.loaded_as))
         if question.added:
             pipe = with_additions(pipe, **question.additions)
+        if isinstance(question.workload, Workload):
+            pipe = taking(pipe, question.workload.inputs)
         if question.added or question.loaded_as is not None:
             source_key = None  # which knows of neither
     return job_for(
