@@ -40,7 +40,8 @@ class CallOptions:
     guidance: Annotated[
         bool | None,
         _of_call(
-            "--guidance/--no-guidance", help="Whether the denoiser sees the negative prompt too, at twice the cost."
+            "--guidance/--no-guidance",
+            help="Classifier-free guidance: the denoiser sees the negative prompt too, at twice the cost.",
         ),
     ] = None
     guidance_scale: Annotated[

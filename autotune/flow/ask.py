@@ -152,7 +152,7 @@ def job_of(question: Question, device: Device) -> Job:
     """The pipeline read and the workload resolved; a model given by name is built on the meta device."""
     given: dict[str, Any] = {"pipe": question.model, "unloaded": question.is_named and question.loaded_as is None}
     if question.is_named:
-        from autotune.zoo.additions import in_words, with_additions
+        from autotune.zoo.additions import in_words, taking, with_additions
         from autotune.zoo.card_call import card_call
         from autotune.zoo.locate import locate
 
@@ -160,6 +160,8 @@ def job_of(question: Question, device: Device) -> Job:
         if question.added:
             pipe = with_additions(pipe, **question.additions)
             given["additions"] = in_words(**question.additions)
+        if isinstance(question.workload, Workload):
+            pipe = taking(pipe, question.workload.inputs)
         if recipe is not None:
             given |= {"known": recipe.precision, "defaults": card_call(recipe) if recipe.name == name else None}
         given |= {"pipe": pipe, "name": name, "source_key": None if question.added else source_key}

@@ -1,4 +1,5 @@
-"""What people add to a model: ControlNets, a LoRA, an IP-Adapter, made on the meta device like the model itself.
+"""What people add to a model: ControlNets, a LoRA, an IP-Adapter, made on the meta device like the model itself; and the
+pipeline of its family that takes a picture.
 
 The added networks have the precision of the denoiser, since that is how they are loaded beside it. A LoRA goes into the
 denoiser's attention layers only: text encoders are left alone.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from autotune.zoo import untrusted
 from autotune.zoo.build import class_of, component, network, quiet
 from autotune.zoo.recipes import Recipe, recipes
 
-__all__ = ["in_words", "with_additions"]
+__all__ = ["in_words", "taking", "with_additions"]
 
 _CONFIG = "config.json"
 # Targets of diffusers' own training scripts (examples/dreambooth/train_dreambooth_lora_{sdxl,sd3,flux}.py).
@@ -56,6 +57,24 @@ def with_additions(
     return pipe
 
 
+def taking(pipe: Any, inputs: Collection[str]) -> Any:
+    """The pipeline of the same networks that takes an image, or an image and a mask: itself where it does, or none does.
+
+    >>> from autotune.zoo.locate import locate
+    >>> type(taking(locate("sd15").pipe, {"image"})).__name__
+    'StableDiffusionImg2ImgPipeline'
+    """
+    import diffusers
+
+    takes = inspect.signature(type(pipe).__call__).parameters
+    task = "Inpaint" if "mask" in inputs and not {"mask", "mask_image"} & takes.keys() else ""
+    task = task or (
+        "Img2Img" if "image" in inputs and not any(name.endswith("image") for name in _plainly(takes)) else ""
+    )
+    wanted = getattr(diffusers, _TASK.sub(f"{task}Pipeline", type(pipe).__name__), None) if task else None
+    return pipe if wanted is None else _of_class(wanted, pipe)
+
+
 def in_words(
     *, controlnets: Sequence[str] = (), lora_rank: int | None = None, ip_adapter: str | None = None
 ) -> tuple[str, ...]:
@@ -85,11 +104,22 @@ def _with_controlnets(pipe: Any, nets: Sequence[Any]) -> Any:
         if not re.search(rf"\b{type(net).__name__}\b", str(parameters["controlnet"].annotation)):
             raise PipelineError(f"a {type(net).__name__} does not go with {family}; {_what_goes_with(pipe)}")
         _check_widths(pipe, net)
+    return _of_class(wanted, pipe, controlnet=nets[0] if len(nets) == 1 else list(nets))
+
+
+def _of_class(wanted: Any, pipe: Any, **added: Any) -> Any:
+    """A pipeline of that class around the same parts."""
+    parameters = inspect.signature(wanted.__init__).parameters
     there = {name: part for name, part in {**pipe.config, **pipe.components}.items() if name in parameters}
-    added = nets[0] if len(nets) == 1 else list(nets)
-    made = wanted(**{**there, "controlnet": added})
+    with quiet():
+        made = wanted(**{**there, **added})
     made.set_progress_bar_config(disable=True)
     return made
+
+
+def _plainly(names: Collection[str]) -> list[str]:
+    """Those of the arguments that are no adapter's."""
+    return [name for name in names if not name.startswith(("ip_adapter", "negative_ip_adapter"))]
 
 
 def _controlnet(pipe: Any, name: str) -> Any:
