@@ -165,9 +165,10 @@ def _times(estimate: Estimate) -> list[Part]:
     encoding, denoising, decoding = (estimate.phase(name).latency_s for name in ("encoding", "denoising", "decoding"))
     step = f"{estimate.steps} x {_seconds(denoising / estimate.steps)}"
     later = f"; first call {duration(estimate.setup_s)} more"
+    told_apart = estimate.latency_s >= 1  # below, its parts are of no use to anybody
     return [
         Part(f", {duration(estimate.latency_s)}"),
-        Part(f" = {_whole(encoding)} + {step} + {_whole(decoding)}", 3),
+        *([Part(f" = {_whole(encoding)} + {step} + {_whole(decoding)}", 3)] if told_apart else []),
         Part(f" ({_bar(estimate)})", 1),
         *([Part(later, 2)] if estimate.setup_s else []),
     ]

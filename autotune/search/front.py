@@ -7,6 +7,7 @@ from typing import Any
 
 from autotune.records.front import Candidate
 from autotune.records.plan import LEVERS, Plan
+from autotune.records.rules import conflict
 from autotune.search.space import Space
 from autotune.units import duration, size
 
@@ -57,27 +58,32 @@ def with_reasons(candidate: Candidate, evaluated: Mapping[tuple[Any, ...], Candi
 
 
 def _reason(name: str, candidate: Candidate, evaluated: Mapping[tuple[Any, ...], Candidate], space: Space) -> str:
+    """The figures beside those of the nearest other values; where each of those is refused, why."""
     values, own = space.values[name], getattr(candidate.plan, name)
     others = [value for value in values if value != own]
     if not others:
         return space.reasons.get(name, "fixed by the caller")
     plans = {value: candidate.plan.model_copy(update={name: value}) for value in others}
     known = {value: evaluated[_values(plan)] for value, plan in plans.items() if _values(plan) in evaluated}
+    if not known:
+        refusals = dict.fromkeys(rule.reason for plan in plans.values() if (rule := conflict(plan)) is not None)
+        return "; ".join(refusals) or "other values were not looked at"
     nearest = sorted(known, key=lambda value: abs(known[value].estimate.latency_s - candidate.estimate.latency_s))
-    said = [_compared(value, candidate, known[value]) for value in nearest[:_COMPARED]]
-    return "; ".join(said) or space.reasons.get(name, "")
+    return "; ".join(_compared(value, candidate, known[value]) for value in nearest[:_COMPARED])
 
 
 def _compared(value: Any, candidate: Candidate, other: Candidate) -> str:
-    vram = candidate.estimate.process_bytes - other.estimate.process_bytes
+    """What is needed of the card, seconds and RAM, as the front compares them: equal times are no difference."""
+    vram = candidate.estimate.needed_bytes - other.estimate.needed_bytes
     seconds = candidate.estimate.latency_s - other.estimate.latency_s
     ram = candidate.estimate.host_ram_bytes - other.estimate.host_ram_bytes
-    parts = [f"{size(abs(vram))} {'less' if vram < 0 else 'more'} VRAM"] if abs(vram) >= 10**6 else []
+    parts = [f"{size(abs(vram))} {'less' if vram < 0 else 'more'} VRAM"] if vram else []
     if abs(seconds) > max(_EQUAL_S, _EQUAL_SHARE * other.estimate.latency_s):
         parts.append(f"{duration(abs(seconds))} {'faster' if seconds < 0 else 'slower'}")
-    if abs(ram) >= 10**8:
+    if ram:
         parts.append(f"{size(abs(ram))} {'less' if ram < 0 else 'more'} RAM")
-    return f"against {value}: {', '.join(parts) or 'no difference, and simpler'}"
+    simpler = len(candidate.plan.changes) < len(other.plan.changes)
+    return f"against {value}: {', '.join(parts) or ('no difference, and simpler' if simpler else 'no difference')}"
 
 
 def _values(plan: Plan) -> tuple[Any, ...]:

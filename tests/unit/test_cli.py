@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -109,17 +110,26 @@ def test_plan_of_a_zoo_model_fits_its_cap(run):
     assert answer["workload"]["height"] == 512
 
 
-def test_a_plan_for_a_person_has_the_five_lines_and_the_tables(small):
+LABELS = ["plan", "expect", "against", "more", "do"]
+
+
+def test_a_plan_for_a_person_is_six_lines_and_with_v_they_come_last(small):
     result = small("plan", "--max-vram", "2GB")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("small-sd 64x64, batch 1, 50 steps | NVIDIA GeForce RTX 3060")
-    assert [line.split()[0] for line in lines[1:3]] == ["plan", "expect"]
-    assert "simulated" in lines[2]
+    assert len(lines) <= 6
+    assert lines[0].startswith("small-sd 64x64, 50 steps | RTX 3060, 12.88 GB, bf16")
+    assert lines[0].endswith("simulated")
+    labels = [line.split()[0] for line in lines[1:]]
+    assert labels == [label for label in LABELS if label in labels]
+    assert {"plan", "expect", "do"} <= set(labels)
     assert "(cap 2.00 GB)" in lines[2]
-    for word in ("against ", "Phases, simulated", "encoding", "Levers", *LEVERS, "What a cap buys, simulated"):
-        assert word in result.stdout
-    assert len([line for line in lines if line.startswith(">")]) == 1
+    assert 'pipe = autotune.optimize(pipe, max_vram="2GB")' in lines[-1]
+    verbose = small("plan", "--max-vram", "2GB", "-v").stdout.splitlines()
+    assert verbose[-len(lines) : -1] == lines[:-1]
+    for word in ("Phases, simulated", "encoding", "Levers that have a choice", "What a cap buys, simulated"):
+        assert any(word in line for line in verbose), word
+    assert len([line for line in verbose if line.startswith(">")]) == 1
 
 
 def test_a_plan_as_code_is_a_script_and_nothing_else(small):
@@ -143,7 +153,8 @@ def test_the_code_names_the_device_that_was_planned_for(run, model_folder):
 
 def test_the_marked_row_is_the_chosen_plan(small):
     chosen = answer_of(small("plan", "--objective", "memory", "--json"))["plan"]["id"]
-    marked = [line for line in small("plan", "--objective", "memory").stdout.splitlines() if line.startswith(">")]
+    shown = small("plan", "--objective", "memory", "-v").stdout
+    marked = [line for line in shown.splitlines() if line.startswith(">")]
     assert [line.split()[1] for line in marked] == [chosen]
 
 
@@ -190,9 +201,12 @@ def test_a_cap_of_digits_is_bytes(small):
 # progress
 
 
-def test_progress_is_shown_to_a_terminal_only(run, model_folder, monkeypatch):
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(run, model_folder, monkeypatch):
     words = ["plan", model_folder, *HERE, "--no-profiles"]
-    assert run(*words).stderr == ""
+    monkeypatch.setattr("autotune.report.progress._PATIENCE_S", 0.0)
+    piped = run(*words).stderr.splitlines()
+    assert all(re.fullmatch(r".*small-sd: [\w ]+, \d+ of \d+ \(\d+%\)", line) for line in piped)
+    assert 1 <= len(piped) <= 2 * 11
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     watched = run(*words)
@@ -205,20 +219,24 @@ def test_progress_is_shown_to_a_terminal_only(run, model_folder, monkeypatch):
 
 
 def refusal(result, *, exit_code=1):
-    """The one plain line on standard error."""
+    """The sentence on standard error, which may be wrapped; with --json the document has it too."""
     assert result.exit_code == exit_code, result.output
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1
+    lines = [line for line in result.stderr.splitlines() if ": tracing, " not in line and ": searching, " not in line]
+    assert 1 <= len(lines) <= 6
     assert lines[0].startswith("error: ")
-    return lines[0]
+    assert all(line.startswith("       ") for line in lines[1:])
+    message = " ".join(line.strip() for line in lines)
+    if result.stdout:
+        assert json.loads(result.stdout)["error"]["message"] == message.removeprefix("error: ")
+    return message
 
 
 def test_nothing_fits(run):
     result = run("plan", "sd15", *HERE, "--max-vram", "0.4GB", "--json")
     message = refusal(result, exit_code=3)
-    said = json.loads(result.stdout)
-    assert set(said) == {"error", "smallest_bytes", "phase"}
-    assert message == f"error: {said['error']}"
+    said = json.loads(result.stdout)["error"]
+    assert set(said) == {"kind", "message", "nearest", "smallest_bytes", "phase"}
+    assert said["kind"] == "DoesNotFitError"
     assert "max_vram=400 MB, but the smallest plan for sd15 at 512x512, batch 1, 50 steps needs" in message
     assert said["phase"] in message
     cap = message.split("Try max_vram='")[1].split("'")[0]
@@ -237,7 +255,7 @@ def test_nothing_fits_for_a_person_prints_no_json(small, words):
     ("words", "message"),
     [
         (["plan", "sd15", *HERE, "--max-vram", "4Gb"], "max_vram='4Gb' reads as bits; write max_vram='4GB'"),
-        (["plan", "sd15", *HERE, "--max-ram", "-1GB"], "max_ram='-1GB' is not a size"),
+        (["plan", "sd15", *HERE, "--max-ram", "-1GB"], "max_ram='-1GB' is not a positive size"),
         (["plan", "sd15", *HERE, "--max-vram", "0"], "max_vram='0' is not a positive number of bytes"),
         (["plan", "sd15", "--gpu", "RTX 3061"], "nearest: NVIDIA GeForce RTX 3060"),
         (["plan", "sd15", "--gpu", "RTX 3080"], "write 'NVIDIA GeForce RTX 3080 10GB' or"),
@@ -246,8 +264,12 @@ def test_nothing_fits_for_a_person_prints_no_json(small, words):
             "no model 'sd16': it is no folder here and no name in the zoo; nearest: sd21, sd15, ",
         ),
         (["plan", "sd15", *HERE, "--keep", "vae_tilin=512"], "no lever 'vae_tilin'"),
-        (["plan", "sd15", *HERE, "--keep", "dtype=float8"], "Input should be 'as_is', 'float16' or 'bfloat16'"),
-        (["plan", "sd15", *HERE, "--keep", "vae_tiling=maybe"], "Input should be a valid integer"),
+        (["plan", "sd15", *HERE, "--keep", "dtype=float8"], "float8"),
+        (["plan", "sd15", *HERE, "--keep", "vae_tiling=maybe"], "pixels, for example 512"),
+        (["plan", "sd15", *HERE, "--max-vram", "8"], "max_vram='8' is a number of bytes; 8 GB? Write max_vram='8GB'"),
+        (["explore", "sd15", *HERE, "--max-ram", "16"], "16 GB? Write max_ram='16GB'"),
+        (["plan", "sd15", *HERE, "--width", "513"], "width=513 is not; nearest: 512"),
+        (["plan", "sd15", "--device", "tpu"], "device='tpu' was asked for, but devices are named"),
         (["explore", "sd15", *HERE, "--forbid", "dtyp"], "nearest: dtype"),
         (["plan", "sd15", *HERE, "--device", "cpu"], "give one"),
         (["explain", "sd15", *HERE, "--max-vram", "x"], "max_vram='x' is not a size"),
@@ -256,7 +278,9 @@ def test_nothing_fits_for_a_person_prints_no_json(small, words):
 def test_what_is_refused_and_how(run, words, message):
     result = run(*words, "--json")
     assert message in refusal(result)
-    assert result.stdout == ""
+    error = json.loads(result.stdout)["error"]
+    assert set(error) == {"kind", "message", "nearest"}
+    assert error["kind"].endswith("Error")
 
 
 @pytest.mark.parametrize(
@@ -310,8 +334,8 @@ def test_explain_says_what_the_model_costs_as_it_is(run, model_folder):
 
 def test_explain_for_a_person(run, model_folder):
     shown = run("explain", model_folder, *HERE, "--max-vram", "100MB").stdout
-    assert "as it is now: " in shown
-    assert "will not fit (cap 100 MB)" in shown
+    assert "plan     as it is, everything on the card" in shown
+    assert re.search(r"expect   does not fit: needs \d+ MB, the cap is 100 MB", shown)
     assert "simulated" in shown
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autotune.records.plan import Plan
-from autotune.report.text import lever_words, plan_words
+from autotune.records.words import lever_words, plan_words
 from tests.contract.families import ATTENTION, values_of
 
 
