@@ -51,7 +51,9 @@ def card(name: str | Mapping[str, Any]) -> Device:
     if isinstance(name, Mapping):
         return described(name)
     if not isinstance(name, str):
-        raise UnknownGpuError(f"gpu={shown(name)} is no card's name; write for example gpu='NVIDIA GeForce RTX 4060'")
+        raise UnknownGpuError(
+            f"gpu={shown(name)} is not a card's name; write for example gpu='NVIDIA GeForce RTX 4060'"
+        )
     if len(name) <= LONGEST and (fields := fields_of(name)):
         return described(fields)
     whole, profile = mig.split(name)
@@ -163,5 +165,5 @@ def _part(row: Row, asked: str, name: str) -> Device:
     profile = mig.find(known, asked)
     if profile is None:
         there = ", ".join(f"MIG {other}" for other in known)
-        raise UnknownGpuError(f"gpu={shown(name)} is no MIG instance of {row.facts.name}, which has {there}")
+        raise UnknownGpuError(f"gpu={shown(name)} is not a MIG instance of {row.facts.name}, which has {there}")
     return mig.part_of(row.facts, profile)

@@ -129,7 +129,7 @@ def _capability(written: object) -> tuple[int, int]:
         )
     if capability is None or capability not in _CAPABILITIES:
         there = ", ".join(f"{major}.{minor}" for major, minor in _CAPABILITIES)
-        raise UnknownGpuError(f"compute_capability={shown(written)} is none that torch runs on; there are {there}")
+        raise UnknownGpuError(f"compute_capability={shown(written)} is not one that torch runs on; there are {there}")
     return capability
 
 
@@ -137,7 +137,9 @@ def _memory(written: Any) -> int:
     total_bytes = parse_bytes(written, name="memory")
     low, high = _MEMORY_BYTES
     if not low <= total_bytes <= high:
-        raise BadSizeError(f"memory={shown(written)} is no card's; they have {size(low)} to {size(high)}")
+        raise BadSizeError(
+            f"memory={shown(written)} is not the memory of a card; cards have {size(low)} to {size(high)}"
+        )
     return total_bytes
 
 
@@ -158,7 +160,7 @@ def _number(field: str, written: object, within: tuple[float, float], unit: str 
 
 
 def _untrue(field: str, written: object, allowed: str) -> UnknownGpuError:
-    return UnknownGpuError(f"{field}={shown(written)} is no card's; write {allowed}")
+    return UnknownGpuError(f"{field}={shown(written)} is not valid for a card; write {allowed}")
 
 
 def _name(written: object, capability: tuple[int, int]) -> str:

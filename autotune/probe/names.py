@@ -127,5 +127,5 @@ def _known(word: str, vocabulary: Set[str]) -> bool:
 def _gib(word: str) -> int:
     found = _SIZE.fullmatch(word)
     if found is None:
-        raise ValueError(f"{word!r} is no size")
+        raise ValueError(f"{word!r} is not a size")
     return int(found[1]) if found[1] else round(int(found[2]) / 1024)

@@ -73,20 +73,20 @@ def test_the_rest_is_taken_from_the_nearest_card(written, model):
         ({}, UnknownGpuError, "needs its compute capability and its memory"),
         ("8.9,16GB,24GB", UnknownGpuError, "describes its memory twice"),
         ("8.9,16GB,Mine,Yours", UnknownGpuError, "describes its name twice"),
-        ("8.8,16GB", UnknownGpuError, "is none that torch runs on; there are 5.0, 5.2"),
-        ("3.7,24GB,K80", UnknownGpuError, "is none that torch runs on"),
-        ("99.9,24GB", UnknownGpuError, "is none that torch runs on"),
+        ("8.8,16GB", UnknownGpuError, "is not one that torch runs on; there are 5.0, 5.2"),
+        ("3.7,24GB,K80", UnknownGpuError, "is not one that torch runs on"),
+        ("99.9,24GB", UnknownGpuError, "is not one that torch runs on"),
         ("8.7,16GB", NoAcceleratorError, "Jetson"),
         ("8.9,0GB", BadSizeError, "not a positive"),
-        ("8.9,10TB", BadSizeError, "is no card's"),
-        ("8.9,16MB", BadSizeError, "is no card's"),
+        ("8.9,10TB", BadSizeError, "is not the memory of a card"),
+        ("8.9,16MB", BadSizeError, "is not the memory of a card"),
         ({"compute_capability": "8.9", "memory": float("nan")}, BadSizeError, "is not a size"),
         ({"compute_capability": "8.9", "memory": -1}, BadSizeError, "not a positive"),
         ({"compute_capability": "8.9", "memory": "16GB", "color": "red"}, UnknownGpuError, "'color'; nearest: "),
         ({"compute_capability": "8.9", "memory": "16GB", "sm": 3}, UnknownGpuError, "nearest: sm_count"),
         ({"compute_capability": "8.9", "memory": "16GB", 7: 3}, UnknownGpuError, "is not described by '7'"),
         *(
-            ({"compute_capability": wrong, "memory": "16GB"}, UnknownGpuError, "is none that torch runs on")
+            ({"compute_capability": wrong, "memory": "16GB"}, UnknownGpuError, "is not one that torch runs on")
             for wrong in (float("nan"), float("inf"), 8.95, -8.9, True, "eight", "8.9.1", [8], 10**400, "")
         ),
         *(

@@ -113,7 +113,7 @@ def test_a_profile_that_the_card_lacks_is_told_which_it_has(profile):
     asked = f"{A100} MIG {profile}"
     asked = asked if len(asked) <= 60 else f"{asked[:60]}..."
     assert str(caught.value) == (
-        f"gpu='{asked}' is no MIG instance of {A100}, which has "
+        f"gpu='{asked}' is not a MIG instance of {A100}, which has "
         "MIG 1g.10gb, MIG 1g.20gb, MIG 2g.20gb, MIG 3g.40gb, MIG 4g.40gb, MIG 7g.80gb"
     )
 
