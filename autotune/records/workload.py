@@ -93,6 +93,11 @@ class Workload(Record):
     @property
     def label(self) -> str:
         """For people, on one line: `1024x1024, 30 steps, batch 2`."""
+        return ", ".join(self.words)
+
+    @property
+    def words(self) -> list[str]:
+        """The parts of the label, what tells most of the call first."""
         parts = [self._sized]
         if self.steps:
             parts.append(f"{self.steps} step{'s' * (self.steps > 1)}")
@@ -105,7 +110,7 @@ class Workload(Record):
         if self.arguments.get("strength") is not None:
             parts.append(f"strength {self.arguments['strength']}")
         parts += [_in_words(name, text) for name, text in sorted(self.inputs.items())]
-        return ", ".join([*parts, *self.additions])
+        return [*parts, *self.additions]
 
     @property
     def _sized(self) -> str:

@@ -13,7 +13,6 @@ from autotune.records.host import Host
 from autotune.records.plan import Plan
 from autotune.records.precision import Precision
 from autotune.records.words import card_words, formats, lever_words
-from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
 from autotune.report.lines import Line, Part, laid_out
 from autotune.report.tables import LEVER_TITLES, PHASE_TITLES, lever_rows, phase_rows
@@ -23,8 +22,8 @@ __all__ = ["answer_lines", "explanation_text", "six_lines"]
 
 _KEPT_WORDS = ("dtype", "text_encoders", "offload", "vae_tiling")  # of a plan's line, the last to go
 _FINE_WORDS = ("tf32", "channels_last", "vae_slicing", "vae_framewise")  # the first
+_ALWAYS_SAID = ("batch", "1 step")  # of a call, in any width
 _LONGEST_NAME = 48  # of a model, in columns
-_UNKNOWN = 1.0  # relative error bar from which a time is a lower bound only
 
 
 def six_lines(explained: Explanation, width: int | None = None, *, hint: str = "") -> list[str]:
@@ -69,10 +68,9 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[list[str]]:
 
 def _headline(explained: Explanation) -> Line:
     device, call = explained.device, explained.workload
-    parts = [Part(f"{_published(explained.model)} {_call_words(call)}")]
-    parts += [Part(f", {name} {shape}", 3) for name, shape in sorted(call.inputs.items())]
-    if call.guidance is False:
-        parts.append(Part(", no guidance", 2))
+    size_words, *rest = call.words
+    parts = [Part(f"{_published(explained.model)} {size_words}")]
+    parts += [Part(f", {words}", 0 if words.startswith(_ALWAYS_SAID) or words[-5:] == "steps" else 3) for words in rest]
     memory = size(device.total_bytes)
     if device.free_bytes is not None:
         memory = f"{_alike(device.free_bytes, device.total_bytes)} of {memory} free"
@@ -97,14 +95,6 @@ def _host(host: Host, cap_bytes: int | None) -> str:
 def _short(value_bytes: int) -> str:
     """A size as people write it: `32 GB`."""
     return size(value_bytes).replace(".00 ", " ")
-
-
-def _call_words(call: Workload) -> str:
-    """`1024x1024, 28 steps`, the batch where there is one."""
-    frames = f"x{call.frames} frames" if call.frames else ""
-    pixels = f"{call.width}x{call.height}{frames}" if call.width and call.height else f"default size{frames}"
-    batch = f", batch {call.batch}" if call.batch > 1 else ""
-    return pixels + batch + (f", {call.steps} step{'s' if call.steps > 1 else ''}" if call.steps else "")
 
 
 def _published(model: str) -> str:
@@ -160,7 +150,7 @@ def _ram(estimate: Estimate, cap_bytes: int | None) -> list[Part]:
 
 
 def _times(estimate: Estimate) -> list[Part]:
-    if estimate.latency_margin >= _UNKNOWN:
+    if estimate.untraced:
         return [Part(f", time unknown beyond {duration(estimate.latency_s)}")]
     encoding, denoising, decoding = (estimate.phase(name).latency_s for name in ("encoding", "denoising", "decoding"))
     step = f"{estimate.steps} x {_seconds(denoising / estimate.steps)}"
@@ -195,7 +185,7 @@ def _against(compared: Candidate, explained: Explanation) -> Line:
         parts.append(Part(f"{with_bar(estimate)}"))
     else:
         parts.append(Part(f"needs {_apart(estimate.needed_bytes, explained.cap_bytes)[0]} (does not fit)"))
-    untimed = estimate.latency_margin >= _UNKNOWN
+    untimed = bool(estimate.untraced)
     seconds = f", {'at least ' if untimed else ''}{duration(estimate.latency_s)}"
     return Line("against", [*parts, *_ram(estimate, explained.ram_cap_bytes), Part(seconds)])
 
