@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from autotune.records.device import Device
-from autotune.records.estimate import PHASES, Estimate, Phase, PhaseName
+from autotune.records.estimate import PHASES, AttentionUse, Estimate, Phase, PhaseName
 from autotune.records.model import Model
 from autotune.records.plan import Plan, group_offload
 from autotune.records.trace import Segment, Trace
 from autotune.simulate.allocator_settings import Settings
+from autotune.simulate.attention import attention_use
 from autotune.simulate.latency import Code, moved_s, on_host_s, segment_time, setup_s
 from autotune.simulate.margins import Bar, latency_bar, margin_bytes
 from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
@@ -112,6 +113,7 @@ class Replayer:
         self._seconds: dict[tuple[int, bool, str, Code], float] = {}
         self._programs: dict[tuple[int, str], Program] = {}
         self._usages: dict[tuple[object, ...], Usage] = {}
+        self._attention: dict[tuple[object, ...], AttentionUse | None] = {}
 
     def __call__(self, plans: Sequence[Plan]) -> list[Estimate]:
         """One estimate a plan."""
@@ -147,9 +149,17 @@ class Replayer:
             / self._steps,
             latency_margin=bar.more,
             latency_margin_less=bar.less,
+            attention=self._attention_use(plan),
             source=self._device.speed.source if self._device.speed else "catalogue",
             notes=self._notes(plan),
         )
+
+    def _attention_use(self, plan: Plan) -> AttentionUse | None:
+        if plan.execution not in self._attention:
+            trace = self._traces[plan.execution]
+            in_steps = plan.attention == "vanilla" or plan.attention.startswith("sliced:")
+            self._attention[plan.execution] = None if in_steps else attention_use(trace, self._device, plan.attention)
+        return self._attention[plan.execution]
 
     def _latency_bar(self, plan: Plan, phases: Sequence[Phase]) -> Bar:
         moving_s, all_s = sum(phase.transfer_s for phase in phases), sum(phase.latency_s for phase in phases)
