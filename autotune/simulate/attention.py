@@ -59,6 +59,8 @@ def kernel_of(attention: Attention, device: Device, chosen: str = "sdpa") -> Ker
 
 def attention_use(trace: Trace, device: Device, chosen: str = "sdpa") -> AttentionUse | None:
     """Which kernels the trace's attentions take there, and the largest that is not fused; None if there is no attention."""
+    if chosen == "vanilla" or chosen.startswith("sliced:"):
+        return None  # the denoiser's are computed step by step
     flops: Counter[Kernel] = Counter()
     largest = AttentionUse(kernels=())
     for segment in trace.segments:

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from autotune.records.device import Device
-from autotune.records.estimate import PHASES, AttentionUse, Estimate, Phase, PhaseName
+from autotune.records.estimate import PHASES, Estimate, Phase, PhaseName
 from autotune.records.model import Model
-from autotune.records.plan import Plan, group_offload
+from autotune.records.plan import EXECUTION_LEVERS, Plan, group_offload
 from autotune.records.trace import Segment, Trace
 from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.attention import attention_use
@@ -113,7 +113,8 @@ class Replayer:
         self._seconds: dict[tuple[int, bool, str, Code], float] = {}
         self._programs: dict[tuple[int, str], Program] = {}
         self._usages: dict[tuple[object, ...], Usage] = {}
-        self._attention: dict[tuple[object, ...], AttentionUse | None] = {}
+        chosen = EXECUTION_LEVERS.index("attention")
+        self._attention = {key: attention_use(trace, device, str(key[chosen])) for key, trace in self._traces.items()}
 
     def __call__(self, plans: Sequence[Plan]) -> list[Estimate]:
         """One estimate a plan."""
@@ -149,17 +150,10 @@ class Replayer:
             / self._steps,
             latency_margin=bar.more,
             latency_margin_less=bar.less,
-            attention=self._attention_use(plan),
+            attention=self._attention[plan.execution],
             source=self._device.speed.source if self._device.speed else "catalogue",
             notes=self._notes(plan),
         )
-
-    def _attention_use(self, plan: Plan) -> AttentionUse | None:
-        if plan.execution not in self._attention:
-            trace = self._traces[plan.execution]
-            in_steps = plan.attention == "vanilla" or plan.attention.startswith("sliced:")
-            self._attention[plan.execution] = None if in_steps else attention_use(trace, self._device, plan.attention)
-        return self._attention[plan.execution]
 
     def _latency_bar(self, plan: Plan, phases: Sequence[Phase]) -> Bar:
         moving_s, all_s = sum(phase.transfer_s for phase in phases), sum(phase.latency_s for phase in phases)
