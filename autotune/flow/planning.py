@@ -215,8 +215,12 @@ def _worst(replayers: Sequence[Replayer]) -> Callable[[Sequence[Plan]], list[Est
 
 
 def _exact(replayers: Sequence[Replayer], candidate: Candidate) -> Candidate:
-    """The candidate with bytes from a replay of the allocator."""
-    return candidate.model_copy(update={"estimate": _largest(replayer.exact(candidate.plan) for replayer in replayers)})
+    """The candidate with bytes from a replay of the allocator, and the kernels of attention that it took among the reasons."""
+    estimate, plan = _largest(replayer.exact(candidate.plan) for replayer in replayers), candidate.plan
+    if estimate.attention is not None and "attention" in plan.reasons:
+        why = f"{estimate.attention.words}; {plan.reasons['attention']}"
+        plan = plan.model_copy(update={"reasons": plan.reasons | {"attention": why}})
+    return candidate.model_copy(update={"estimate": estimate, "plan": plan})
 
 
 def _largest(estimates: Iterable[Estimate]) -> Estimate:

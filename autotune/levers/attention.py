@@ -52,7 +52,7 @@ class Attention(Lever):
             installed = [f"backend:{name}" for name in _BACKENDS if not _backend_refusal(subject, name)]
             values += [value for value in installed if not is_approximate(value) or "sage" in subject.allowed]
             values += [] if _xformers_refusal(subject) else ["xformers"]
-        return Domain(tuple(values), "; ".join(reasons) or "attention is fused already")
+        return Domain(tuple(values), "; ".join(reasons) or "no other attention is installed here")
 
     def check(self, subject: Subject, value: Any) -> None:
         kind, _, argument = value.partition(":")

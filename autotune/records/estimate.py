@@ -7,8 +7,9 @@ from typing import Literal
 from pydantic import Field
 
 from autotune.records.base import Record
+from autotune.units import size
 
-__all__ = ["PHASES", "Estimate", "Phase", "PhaseName"]
+__all__ = ["PHASES", "AttentionUse", "Estimate", "Phase", "PhaseName"]
 
 PhaseName = Literal["encoding", "denoising", "decoding"]
 PHASES: tuple[PhaseName, ...] = ("encoding", "denoising", "decoding")
@@ -44,6 +45,32 @@ class Phase(Record):
         return self.compute_s + self.transfer_s
 
 
+class AttentionUse(Record):
+    """Which kernels the attentions of a call take on the device, and what they write out.
+
+    >>> AttentionUse(kernels=("flash", "efficient")).words
+    'fused (flash, efficient)'
+    """
+
+    kernels: tuple[str, ...]
+    """The fused ones, those with the most arithmetic first: "flash", "efficient", "cpu"."""
+    scores_bytes: int = 0
+    """The most that one without a fused kernel holds while it runs: its score matrix in fp32 and copies; 0 if all are fused."""
+    unfused: str = ""
+    """Why that one is not fused."""
+    component: str = ""
+    """Whose it is."""
+
+    @property
+    def words(self) -> str:
+        """For reasons and refusals."""
+        fused = f"fused ({', '.join(self.kernels)})" if self.kernels else ""
+        scores = (
+            f"{self.unfused}: scores of the {self.component} take {size(self.scores_bytes)}" if self.unfused else ""
+        )
+        return ", but ".join(part for part in (fused, scores) if part)
+
+
 class Estimate(Record):
     """Bytes and seconds of one call under one plan on one device."""
 
@@ -75,6 +102,8 @@ class Estimate(Record):
     """Relative error bar of the times: 0.25 is up to 25 % longer, and as much shorter where nothing else is said."""
     latency_margin_less: float | None = None
     """How much shorter, where that is not as much: what moves over the link may take several times as long."""
+    attention: AttentionUse | None = None
+    """Kernels of attention; None where every attention is computed step by step."""
     source: Literal["catalogue", "calibrated", "measured"] = "catalogue"
     """Where rates and constants come from."""
     untraced: tuple[str, ...] = ()

@@ -6,12 +6,22 @@ kernel, whose temporaries are those of flash plus a few MB.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 from autotune.records.device import Device
-from autotune.records.trace import Attention
+from autotune.records.estimate import AttentionUse
+from autotune.records.trace import Attention, Trace
 
-__all__ = ["Kernel", "attention_bytes", "attention_flops", "kernel_of", "padded_share", "temporary_bytes"]
+__all__ = [
+    "Kernel",
+    "attention_bytes",
+    "attention_flops",
+    "attention_use",
+    "kernel_of",
+    "padded_share",
+    "temporary_bytes",
+]
 
 Kernel = Literal["flash", "efficient", "math", "cpu"]
 
@@ -45,6 +55,37 @@ def kernel_of(attention: Attention, device: Device, chosen: str = "sdpa") -> Ker
     aligned = attention.head_dim % alignment == 0 and attention.value_dim % alignment == 0
     typed = attention.dtype in {"float32", "float16"} or (attention.dtype == "bfloat16" and capability >= (8, 0))
     return "efficient" if typed and aligned and capability >= (5, 0) else "math"
+
+
+def attention_use(trace: Trace, device: Device, chosen: str = "sdpa") -> AttentionUse | None:
+    """Which kernels the trace's attentions take there, and the largest that is not fused; None if there is no attention."""
+    if chosen == "vanilla" or chosen.startswith("sliced:"):
+        return None  # the denoiser's are computed step by step
+    flops: Counter[Kernel] = Counter()
+    largest = AttentionUse(kernels=())
+    for segment in trace.segments:
+        for attention in segment.attentions:
+            kernel = kernel_of(attention, device, chosen)
+            flops[kernel] += int(attention_flops(attention))
+            held = temporary_bytes(attention, kernel)
+            if kernel == "math" and held > largest.scores_bytes:
+                why = "math attention was chosen" if chosen in _LIKE else _unfused(attention, device)
+                owner = segment.component.replace("_", " ") or "pipeline"
+                largest = AttentionUse(kernels=(), scores_bytes=held, unfused=why, component=owner)
+    fused = tuple(kernel for kernel, _ in flops.most_common() if kernel != "math")
+    return largest.model_copy(update={"kernels": fused}) if flops else None
+
+
+def _unfused(attention: Attention, device: Device) -> str:
+    """Why the efficient kernel, which takes the most, does not take this one."""
+    if (device.compute_capability or (8, 0)) < (5, 0):
+        return "no fused attention before compute capability 5.0"
+    if attention.dtype == "bfloat16" and (device.compute_capability or (8, 0)) < (8, 0):
+        return "no fused attention for bfloat16 before compute capability 8.0"
+    if attention.dtype not in {"float32", "float16", "bfloat16"}:
+        return f"no fused attention for {attention.dtype}"
+    masked = "masked " if attention.masked else ""
+    return f"no fused kernel for {masked}{attention.dtype} heads of {attention.head_dim}"
 
 
 def temporary_bytes(attention: Attention, kernel: Kernel) -> int:

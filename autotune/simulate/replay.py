@@ -12,9 +12,10 @@ from typing import NamedTuple
 from autotune.records.device import Device
 from autotune.records.estimate import PHASES, Estimate, Phase, PhaseName
 from autotune.records.model import Model
-from autotune.records.plan import Plan, group_offload
+from autotune.records.plan import EXECUTION_LEVERS, Plan, group_offload
 from autotune.records.trace import Segment, Trace
 from autotune.simulate.allocator_settings import Settings
+from autotune.simulate.attention import attention_use
 from autotune.simulate.latency import Code, moved_s, on_host_s, segment_time, setup_s
 from autotune.simulate.margins import Bar, latency_bar, margin_bytes
 from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
@@ -112,6 +113,8 @@ class Replayer:
         self._seconds: dict[tuple[int, bool, str, Code], float] = {}
         self._programs: dict[tuple[int, str], Program] = {}
         self._usages: dict[tuple[object, ...], Usage] = {}
+        chosen = EXECUTION_LEVERS.index("attention")
+        self._attention = {key: attention_use(trace, device, str(key[chosen])) for key, trace in self._traces.items()}
 
     def __call__(self, plans: Sequence[Plan]) -> list[Estimate]:
         """One estimate a plan."""
@@ -147,6 +150,7 @@ class Replayer:
             / self._steps,
             latency_margin=bar.more,
             latency_margin_less=bar.less,
+            attention=self._attention[plan.execution],
             source=self._device.speed.source if self._device.speed else "catalogue",
             untraced=tuple(trace.untraced),
             notes=self._notes(plan),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from autotune.simulate.attention import attention_bytes, attention_flops, kernel_of, temporary_bytes
-from tests.unit.handmade import CPU, attention, card
+from autotune.records.plan import Plan
+from autotune.simulate.attention import attention_bytes, attention_flops, attention_use, kernel_of, temporary_bytes
+from autotune.simulate.replay import Replayer
+from tests.unit.handmade import CPU, attention, card, model, segment, trace
 
 AMPERE, TURING, PASCAL = (8, 6), (7, 5), (6, 1)
 
@@ -79,3 +81,71 @@ def test_only_the_math_kernel_moves_scores():
     inputs = 2 * (4 + 8 + 8 + 4) * 16 * 2
     assert attention_bytes(one, "flash") == attention_bytes(one, "efficient") == inputs
     assert attention_bytes(one, "math") == inputs + 6 * 4 * 2 * 4 * 8
+
+
+def called(*attentions, component="unet"):
+    return trace(segment(turn=0, attentions=attentions, component=component), weights={component: 512})
+
+
+LONG = {"query_length": 4096, "key_length": 4096}
+
+
+@pytest.mark.parametrize(
+    ("capability", "changes", "kernels", "why"),
+    [
+        (AMPERE, {"dtype": "bfloat16"}, ("flash",), ""),
+        ((7, 0), {"dtype": "bfloat16"}, (), "no fused attention for bfloat16 before compute capability 8.0"),
+        ((7, 0), {"dtype": "float16"}, ("efficient",), ""),
+        ((7, 0), {"dtype": "float32"}, ("efficient",), ""),
+        (PASCAL, {"dtype": "bfloat16"}, (), "no fused attention for bfloat16 before compute capability 8.0"),
+        (AMPERE, {"dtype": "float64"}, (), "no fused attention for float64"),
+        (AMPERE, {"dtype": "float32", "head_dim": 6, "value_dim": 6}, (), "no fused kernel for float32 heads of 6"),
+        (
+            AMPERE,
+            {"masked": True, "head_dim": 12, "value_dim": 12},
+            (),
+            "no fused kernel for masked float16 heads of 12",
+        ),
+        ((3, 7), {}, (), "no fused attention before compute capability 5.0"),
+    ],
+)
+def test_what_is_said_of_a_kernel_is_what_is_counted(capability, changes, kernels, why):
+    one, device = attention(**LONG, **changes), card(capability)
+    use = attention_use(called(one), device)
+    assert (use.kernels, use.unfused) == (kernels, why)
+    assert use.scores_bytes == (0 if kernels else temporary_bytes(one, kernel_of(one, device)))
+    assert (use.scores_bytes >= 4 * 4096**2) is bool(why)
+
+
+def test_the_kernels_with_most_arithmetic_come_first_and_the_largest_scores_count():
+    use = attention_use(
+        called(
+            attention(dtype="float32"),
+            attention(**LONG),
+            attention(head_dim=512, value_dim=512, masked=True, **LONG),
+            attention(dtype="float64"),
+            attention(dtype="float64", **LONG),
+            component="text_encoder",
+        ),
+        card(AMPERE),
+    )
+    assert use.kernels == ("efficient", "flash")
+    assert use.scores_bytes == temporary_bytes(attention(dtype="float64", **LONG), "math")
+    assert use.words.startswith(
+        "fused (efficient, flash), but no fused attention for float64: scores of the text encoder take "
+    )
+
+
+def test_step_by_step_has_no_kernel_and_a_chosen_one_is_named():
+    calls = {
+        Plan(attention=value).execution: called(attention(**LONG))
+        for value in ("as_is", "sliced:max", "backend:_native_math")
+    }
+    replayer = Replayer(calls, model=model("unet"), device=card(AMPERE), steps=1, undo=False)
+    fused, sliced, math = (
+        replayer.estimate(Plan(attention=key)) for key in ("as_is", "sliced:max", "backend:_native_math")
+    )
+    assert fused.attention.words == "fused (flash)"
+    assert sliced.attention is None
+    assert math.attention.unfused == "math attention was chosen"
+    assert attention_use(called(), card(AMPERE)) is None
