@@ -141,7 +141,7 @@ class Recordings:
                 if other is not None:
                     return other
             remedy = remedy_for(self._session.twin, self._call, component, error.__cause__)
-            raise WorkloadError(f"{error}; {remedy}") from error
+            raise WorkloadError(f"{error}; {remedy}" if remedy else str(error)) from error
 
     def _record(self) -> Trace:
         return self._session.record(self._call, steps=self.workload.steps or 1)

@@ -69,7 +69,8 @@ class Borders(TorchFunctionMode):
         if self._known:
             if self._known.value_of(args[0]) is not None:
                 return self._known.called(func, args, kwargs)
-            args = (args[0], *self._known.numbers_for(args[1:]))
+            if func in _SIZED:
+                args = (args[0], *self._known.numbers_for(args[1:]))
         if func is torch.Tensor.__getitem__:
             with self.recorder.pause():
                 index = without_masks(args[1], left_out=self.number)
@@ -116,6 +117,8 @@ class Borders(TorchFunctionMode):
         return out
 
 
+# Functions that take sizes or places, which may come as tensors of one number.
+_SIZED = {getattr(torch.Tensor, name) for name in ("__getitem__", "reshape", "view", "expand", "repeat", "narrow")}
 _NONZERO = (torch.nonzero, torch.Tensor.nonzero)
 _CHOICES = (torch.topk, torch.Tensor.topk)
 _COUNTS = (torch.bincount, torch.Tensor.bincount)

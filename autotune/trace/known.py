@@ -81,4 +81,7 @@ class Known:
         if isinstance(leaf, slice):
             return slice(*map(self._number, (leaf.start, leaf.stop, leaf.step)))
         value = self.value_of(leaf)
-        return leaf if value is None or value.dim() else int(value)
+        if value is None or value.dim():
+            return leaf
+        with unset_fake_temporarily():
+            return int(value)
