@@ -1,4 +1,4 @@
-"""What a caller can do about an error of his call, by what is seen of the pipeline and the call: types, shapes, what is missing."""
+"""What a caller can do about an error of the call: by the types, the shapes and what is missing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from autotune.probe.pipeline import role_named
 from autotune.probe.workload import missing_inputs
+from autotune.records.model import role_named
 
 __all__ = ["remedy_for"]
 

@@ -36,7 +36,9 @@ def _tileable(pipe: Any) -> list[Any]:
     parts = (
         part for part in _upstream.networks(pipe).values() if hasattr(part, "use_tiling") and hasattr(part, "decode")
     )
-    return [part for part in parts if _size_arguments(part) or hasattr(part, "tile_sample_min_size") or _fixed_edge(part)]
+    return [
+        part for part in parts if _size_arguments(part) or hasattr(part, "tile_sample_min_size") or _fixed_edge(part)
+    ]
 
 
 def _size_arguments(vae: Any) -> list[str]:

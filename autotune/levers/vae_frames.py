@@ -37,7 +37,9 @@ class VaeFramewise(Lever):
         frames = subject.workload.frames
         shortest = min(_run_frames(vae) for vae in vaes)
         if frames is None:
-            return Domain((False, True), f"a run is {shortest} frames, and how many there are shows only when they are decoded")
+            return Domain(
+                (False, True), f"a run is {shortest} frames, and how many there are shows only when they are decoded"
+            )
         if frames <= shortest:
             return Domain((False,), f"a run of this VAE is {shortest} frames, and there are no more")
         return Domain((False, True), f"the video is longer than a run of {shortest} frames")

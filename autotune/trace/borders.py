@@ -1,7 +1,8 @@
 """Where fakes meet code that wants numbers, and where attention is one event whatever the CPU makes of it.
 
 `.numpy()`, `.item()` and truth values of a fake are made up: enough for post-processing and for safety checkers, which look at
-values only to blank an image. Numbers that the code itself wrote into a tensor are `known.py`'s. What masks select is told by `masks.py`, how tokens are routed by `routing.py`.
+values only to blank an image. Numbers that the code itself wrote into a tensor are `known.py`'s to tell, what masks select is
+`masks.py`'s, how tokens are routed `routing.py`'s.
 """
 
 from __future__ import annotations

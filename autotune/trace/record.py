@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autotune.records.estimate import PhaseName
-from autotune.records.trace import DTYPES, Attention, EventKind, OpClass, Segment
+from autotune.records.trace import Attention, EventKind, OpClass, Segment
 from autotune.trace.operators import dtype_code, op_kind
 
 __all__ = ["Op", "Recorder", "Tape"]

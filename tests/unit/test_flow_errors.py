@@ -235,8 +235,10 @@ def parts_of(pipe):
             lambda: with_controlnet(torch.float16),
             {"image": Image.new("RGB", (32, 32))},
             "the call fails in controlnet: ",
-            "controlnet is float16 beside a float32 unet: pass it in the pipeline's precision, "
-            "pipe.controlnet.to(torch.float32), or load both in one",
+            (
+                "controlnet is float16 beside a float32 unet: pass it in the pipeline's precision, "
+                "pipe.controlnet.to(torch.float32), or load both in one"
+            ),
         ),
         (
             lambda: without("text_encoder"),
@@ -277,7 +279,7 @@ def test_an_error_of_the_call_names_the_component_and_the_remedy(build, changes,
     words = explored(pipe, **changes)
     assert words.startswith(where)
     assert words.endswith(f"; {remedy}")
+    assert state_of(pipe) == before
     with pytest.raises(Exception) as real:  # noqa: PT011 - whatever diffusers and torch raise
         pipe(**{"prompt": "a cat", **CALL, **changes})
     assert not isinstance(real.value, autotune.AutotuneError)
-    assert state_of(pipe) == before

@@ -132,6 +132,7 @@ def test_only_what_does_not_run_alone_is_refused():
 
 def test_where_only_tiles_run_the_whole_image_is_no_variant():
     pipe = sd()
+
     class TilesOnly(type(pipe.vae)):
         def _decode(self, z, return_dict=True):
             if not self.use_tiling:
@@ -174,7 +175,8 @@ def test_too_many_tiles_are_not_recorded():
     with pytest.raises(PlanError) as caught:
         one.traces(space(vae_tiling=(8,)))
     assert str(caught.value) == (
-        "vae_tiling=8 does not run: vae_tiling=8 cannot be applied: 512x512 would be 7396 tiles, more than 512; the nearest is 32"
+        "vae_tiling=8 does not run: vae_tiling=8 cannot be applied: "
+        "512x512 would be 7396 tiles, more than 512; the nearest is 32"
     )
 
 

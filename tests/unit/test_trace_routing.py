@@ -1,4 +1,4 @@
-"""Experts are given tokens so that memory is the most any prompt needs, and numbers that code writes into tensors are read back."""
+"""Tokens are shared out among experts so that no prompt needs more memory; numbers that code wrote down are read back."""
 
 from __future__ import annotations
 

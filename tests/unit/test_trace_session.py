@@ -138,7 +138,10 @@ def test_what_comes_after_a_failure_is_named_too():
     ("fails", "words"),
     [
         (lambda *_, **__: 1 / 0, "ZeroDivisionError: division by zero"),
-        (lambda latents, *_, **__: latents.reshape(7, -1), "RuntimeError: shape '[7, -1]' is invalid for input of size 1024"),
+        (
+            lambda latents, *_, **__: latents.reshape(7, -1),
+            "RuntimeError: shape '[7, -1]' is invalid for input of size 1024",
+        ),
         (lambda latents, *_, **__: latents @ latents.half(), "RuntimeError: expected scalar type torch.float32"),
         (lambda latents, *_, **__: torch.nn.functional.linear(latents, None), "TypeError: linear(): argument 'weight'"),
     ],
