@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from autotune.errors import AutotuneError
 from autotune.flow.job import job_for
+from autotune.flow.recordings import Recordings
 from autotune.probe.gpu import cpu_device
 from autotune.probe.inputs import needs_image, parameters_of
 from autotune.records.workload import Workload
-from autotune.trace.session import Session
 from autotune.zoo.build import build, quiet
 from autotune.zoo.recipes import names, recipes
 from benchmarks.coverage_classes import CLASSES, shrunk
@@ -67,7 +67,7 @@ def _untraced(pipe: Any) -> dict[str, str]:
     )
     with quiet():
         job = job_for(pipe, device=cpu_device(), workload=workload, example=None, calls=1, undo=False)
-        trace = Session(pipe, denoisers=job.model.denoisers).record(job.calls[0], steps=STEPS)
+        trace = Recordings(job, job.largest, job.calls[0]).whole()
     return trace.untraced or ({} if trace.denoiser_calls else {"the denoiser": "was never called"})
 
 

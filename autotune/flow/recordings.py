@@ -59,7 +59,7 @@ class Recordings:
 
     def facts(self, *, prove: bool = False) -> dict[str, DenoiserFacts]:
         """What the call shows of each denoiser; whether a batch can be split only where that may be worth it, or on demand."""
-        whole = self._recorded(_AS_LOADED)
+        whole = self.whole()
         with executed(self._twin, self._values(_AS_LOADED)):
             found = self._session.facts(prove=False)
             small = {name for name in found if self._is_small(whole, name)}
@@ -88,7 +88,7 @@ class Recordings:
         traces: dict[tuple[Any, ...], Trace] = {}
         for dtype in space.values["dtype"]:
             try:
-                whole = self._recorded(dtype)
+                whole = self.whole(dtype)
             except WorkloadError as error:
                 if dtype == _AS_LOADED:
                     raise
@@ -120,8 +120,12 @@ class Recordings:
     def _values(self, dtype: Any) -> dict[str, Any]:
         return {} if self._untouched else {"dtype": dtype, **self._base}
 
-    def _recorded(self, dtype: Any) -> Trace:
-        """The whole call in this precision. Recorded again only after another one was."""
+    def whole(self, dtype: Any = _AS_LOADED) -> Trace:
+        """The whole call in this precision. Recorded again only after another one was.
+
+        Raises:
+            WorkloadError: the call does not run in it, for reasons of its own.
+        """
         if list(self._whole) != [dtype]:
             self._whole = {}
             with executed(self._twin, self._values(dtype)):
@@ -139,7 +143,7 @@ class Recordings:
                 if other is not None:
                     return other
             remedy = remedy_for(self._session.twin, self._call, component, error.__cause__)
-            raise WorkloadError(f"{error}; {remedy}") from error
+            raise WorkloadError(f"{error}; {remedy}" if remedy else str(error)) from error
 
     def _record(self) -> Trace:
         return self._session.record(self._call, steps=self.workload.steps or 1)

@@ -1,4 +1,4 @@
-"""What a caller can do about an error of his call, by what is seen of the pipeline and the call: types, shapes, what is missing."""
+"""What a caller can do about an error of the call: by the types, the shapes and what is missing."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Any
 
 import torch
 
-from autotune.probe.pipeline import role_named
 from autotune.probe.workload import missing_inputs
+from autotune.records.model import role_named
 
 __all__ = ["remedy_for"]
 
 _OF_TYPES = re.compile(r"dtype|scalar type|Input type|Half|BFloat16", re.IGNORECASE)
 _OF_SHAPES = re.compile(r"shape|size|channels|dimension", re.IGNORECASE)
 _PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt")
-_INSTEAD = {"text_encoder": "prompt_embeds in the place of words", "image_encoder": "ip_adapter_image_embeds"}
+_WORDLESS = "prompt_embeds in the place of words"
+_INSTEAD = {"text_encoder": _WORDLESS, "tokenizer": _WORDLESS, "image_encoder": "ip_adapter_image_embeds"}
 
 
 def remedy_for(pipe: Any, call: Mapping[str, Any], component: str, error: BaseException | None) -> str:
-    """A clause for the end of the message.
+    """A clause for the end of the message; empty where the pipeline's own words are all there is to say.
 
     Args:
         pipe: the pipeline in the precision in which it was called.
@@ -37,7 +38,7 @@ def remedy_for(pipe: Any, call: Mapping[str, Any], component: str, error: BaseEx
         found = _misshapen(call)
     if not found and not component:
         found = _missing(pipe, call, said)
-    return found or "the pipeline as it is raises this error too"
+    return found or ("the pipeline as it is raises this error too" if component else "")
 
 
 def _absent(pipe: Any, error: BaseException | None) -> str:
@@ -62,9 +63,9 @@ def _lines(pipe: Any, error: BaseException | None) -> Iterator[str]:
 
 
 def _adapter_without_image(pipe: Any, call: Mapping[str, Any]) -> str:
-    config = getattr(getattr(pipe, "unet", getattr(pipe, "transformer", None)), "config", {})
+    denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     given = any(call.get(name) is not None for name in ("ip_adapter_image", "ip_adapter_image_embeds"))
-    if given or config.get("encoder_hid_dim_type") != "ip_image_proj":
+    if given or type(getattr(denoiser, "encoder_hid_proj", None)).__name__ != "MultiIPAdapterImageProjection":
         return ""
     return "an IP-Adapter is loaded: pass ip_adapter_image, or take it off with pipe.unload_ip_adapter()"
 

@@ -115,19 +115,17 @@ class VaeTiling(Lever):
     def check(self, subject: Subject, value: Any) -> None:
         if value is False:
             return
+        asked = f"vae_tiling={value!r} cannot be applied"
         vaes = _tileable(subject.pipe)
         if not vaes:
-            raise PlanError(
-                f"vae_tiling={value!r} cannot be applied: {self.domain(subject).reason}; what works is False"
-            )
+            raise PlanError(f"{asked}: {self.domain(subject).reason}; what works is False")
         fixed = next(filter(None, map(_fixed_edge, vaes)), None)
-        if fixed is not None:
-            if value != fixed:
-                raise PlanError(f"vae_tiling={value!r} cannot be applied: this VAE's tiles are {fixed} pixels")
+        if fixed == value:
             return
+        if fixed is not None:
+            raise PlanError(f"{asked}: the tiles of this VAE are {fixed} pixels")
         grain = _SMALLEST_TILE_LATENTS * max(_scale(vae) for vae in vaes)
         if value is True or value < grain or value % grain:
-            asked = f"vae_tiling={value!r} cannot be applied"
             raise PlanError(
                 f"{asked}: a tile's edge is a multiple of {grain} pixels for this VAE, for example {grain * 8}"
             )

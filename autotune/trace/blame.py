@@ -29,7 +29,8 @@ from autotune.trace.twin import UntraceableError
 __all__ = ["is_the_calls", "words_of"]
 
 _TWINS_ERRORS = (UntraceableError, MemoryError, RecursionError)
-_FAKES = ("torch._subclasses", "torch._dynamo", "torch._library", "torch.fx")  # fakes, and what torch traces with
+# Fakes, what torch traces with, and what refuses to read a storage on "meta".
+_FAKES = ("torch._subclasses", "torch._dynamo", "torch._library", "torch.fx", "torch.storage")
 _CARDS = ("torch.cuda", "triton")
 _TRIED_BYTES = 256 * 2**20  # a function that takes its arguments after all computes: a second or so
 _WORDS = 200

@@ -1,7 +1,8 @@
 """Where fakes meet code that wants numbers, and where attention is one event whatever the CPU makes of it.
 
 `.numpy()`, `.item()` and truth values of a fake are made up: enough for post-processing and for safety checkers, which look at
-values only to blank an image. Numbers that the code itself wrote into a tensor are `known.py`'s. What masks select is told by `masks.py`, how tokens are routed by `routing.py`.
+values only to blank an image. Numbers that the code itself wrote into a tensor are `known.py`'s to tell, what masks select is
+`masks.py`'s, how tokens are routed `routing.py`'s.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class Borders(TorchFunctionMode):
         if self._known:
             if self._known.value_of(args[0]) is not None:
                 return self._known.called(func, args, kwargs)
-            args = (args[0], *self._known.numbers_for(args[1:]))
+            if func in _SIZED:
+                args = (args[0], *self._known.numbers_for(args[1:]))
         if func is torch.Tensor.__getitem__:
             with self.recorder.pause():
                 index = without_masks(args[1], left_out=self.number)
@@ -116,6 +118,8 @@ class Borders(TorchFunctionMode):
         return out
 
 
+# Functions that take sizes or places, which may come as tensors of one number.
+_SIZED = {getattr(torch.Tensor, name) for name in ("__getitem__", "reshape", "view", "expand", "repeat", "narrow")}
 _NONZERO = (torch.nonzero, torch.Tensor.nonzero)
 _CHOICES = (torch.topk, torch.Tensor.topk)
 _COUNTS = (torch.bincount, torch.Tensor.bincount)

@@ -19,7 +19,7 @@ _COLOURS = {3, 4}
 
 
 def picture_in(output: Any) -> tuple[int, ...]:
-    """Shape of what a VAE has decoded: `(batch, channels, height, width)`, or with frames before the height."""
+    """Shape of what a VAE has decoded: `(batch, channels, height, width)`, with frames before or after the channels if any."""
     sample = output if isinstance(output, torch.Tensor) else output[0]
     return tuple(sample.shape)
 
@@ -37,7 +37,7 @@ def computed_size(output: Any, decoded: Sequence[tuple[int, ...]], *, has_vae: b
     (1024, 1024, None)
     """
     returned = _returned(output)
-    pictures = [shape for shape in decoded if len(shape) in {4, 5} and shape[1] in _COLOURS]
+    pictures = [shape for shape in decoded if len(shape) in {4, 5} and _COLOURS & {*shape[1:-2]}]
     if not has_vae and len(returned) in {4, 5} and returned[-3] in _CHANNELS:
         pictures = [returned]
     if not pictures or hasattr(output, "audios"):

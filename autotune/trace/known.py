@@ -29,13 +29,14 @@ class Known:
 
     def remember(self, fake: Any, value: Any) -> None:
         """`value` is what the fake would hold."""
-        if isinstance(fake, FakeTensor) and isinstance(value, torch.Tensor) and value.shape == fake.shape:
-            if value.dtype in {torch.int32, torch.int64} and value.numel() <= _MOST_ELEMENTS:
-                self._values[fake] = value
+        if not isinstance(fake, FakeTensor) or not isinstance(value, torch.Tensor) or value.shape != fake.shape:
+            return
+        if value.dtype in {torch.int32, torch.int64} and value.numel() <= _MOST_ELEMENTS:
+            self._values[fake] = value
 
     def value_of(self, fake: Any) -> torch.Tensor | None:
         """What the fake would hold; None if that is not known."""
-        return self._values.get(fake) if isinstance(fake, torch.Tensor) else None
+        return self._values[fake] if isinstance(fake, torch.Tensor) and fake in self._values else None
 
     def made(self, function: Any, args: Any, kwargs: Any) -> Any:
         """What `function` makes of numbers: `torch.tensor`."""
@@ -81,4 +82,7 @@ class Known:
         if isinstance(leaf, slice):
             return slice(*map(self._number, (leaf.start, leaf.stop, leaf.step)))
         value = self.value_of(leaf)
-        return leaf if value is None or value.dim() else int(value)
+        if value is None or value.dim():
+            return leaf
+        with unset_fake_temporarily():
+            return int(value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import ModularPipeline
+from diffusers import ControlNetModel, ModularPipeline, StableDiffusionControlNetPipeline
+from PIL import Image
 
 import autotune
 from autotune.errors import DoesNotFitError, NoAcceleratorError, PipelineError, PlanError, WorkloadError
@@ -181,3 +182,104 @@ def test_a_missing_component(name):
     assert str(caught.value) == (
         f"StableDiffusionPipeline lacks {name}; load the pipeline with all its components, or set pipe.{name}"
     )
+
+
+def explored(pipe, **changes):
+    """The refusal of a front for a card that is not here."""
+    with pytest.raises(WorkloadError) as caught:
+        autotune.explore(pipe, workload={**CALL, **changes}, gpu="NVIDIA GeForce RTX 4090", profiles=False)
+    return str(caught.value)
+
+
+def with_controlnet(dtype):
+    pipe = sd()
+    controlnet = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(16, 32)).to(dtype)
+    return StableDiffusionControlNetPipeline(**{**parts_of(pipe), "controlnet": controlnet})
+
+
+def with_ip_adapter():
+    """Random weights in the layout of a published adapter."""
+    pipe = sd()
+    layers = [name for name in pipe.unet.attn_processors if name.endswith("attn2.processor")]
+    keys = {}
+    for place, name in enumerate(layers):
+        width = pipe.unet.get_submodule(name.removesuffix(".processor")).to_k.weight.shape[0]
+        for part in ("k", "v"):
+            keys[f"{2 * place + 1}.to_{part}_ip.weight"] = torch.zeros(width, 32)
+    projection = {
+        "proj.weight": torch.zeros(4 * 32, 32),
+        "proj.bias": torch.zeros(4 * 32),
+        "norm.weight": torch.ones(32),
+        "norm.bias": torch.zeros(32),
+    }
+    pipe.unet._load_ip_adapter_weights([{"image_proj": projection, "ip_adapter": keys}])
+    return pipe
+
+
+def without(*names):
+    pipe = sd()
+    for name in names:
+        setattr(pipe, name, None)
+    return pipe
+
+
+def parts_of(pipe):
+    named = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+    return {name: getattr(pipe, name) for name in named} | {"safety_checker": None, "feature_extractor": None}
+
+
+@pytest.mark.parametrize(
+    ("build", "changes", "where", "remedy"),
+    [
+        (
+            lambda: with_controlnet(torch.float16),
+            {"image": Image.new("RGB", (32, 32))},
+            "the call fails in controlnet: ",
+            (
+                "controlnet is float16 beside a float32 unet: pass it in the pipeline's precision, "
+                "pipe.controlnet.to(torch.float32), or load both in one"
+            ),
+        ),
+        (
+            lambda: without("text_encoder"),
+            {},
+            "StableDiffusionPipeline refuses this call: ",
+            "pipe.text_encoder is None: pass prompt_embeds in the place of words, or load the pipeline with it",
+        ),
+        (
+            lambda: without("text_encoder", "tokenizer"),
+            {},
+            "StableDiffusionPipeline refuses this call: ",
+            "pipe.tokenizer is None: pass prompt_embeds in the place of words, or load the pipeline with it",
+        ),
+        (
+            with_ip_adapter,
+            {},
+            "the call fails in unet: ",
+            "an IP-Adapter is loaded: pass ip_adapter_image, or take it off with pipe.unload_ip_adapter()",
+        ),
+        (
+            sd,
+            {"latents": torch.zeros(1, 8, 16, 16)},
+            "the call fails in unet: ",
+            "the call brings latents of 1x8x16x16: give the shape that this pipeline makes, or leave it out",
+        ),
+        (
+            sd,
+            {"latents": torch.zeros(1, 4, 16, 16, dtype=torch.float16)},
+            "the call fails in unet: ",
+            "latents is float16 beside a float32 unet: pass latents.to(torch.float32)",
+        ),
+    ],
+)
+def test_an_error_of_the_call_names_the_component_and_the_remedy(build, changes, where, remedy):
+    """The real call raises too, and no plan is made."""
+    pipe = build()
+    before = state_of(pipe)
+    words = explored(pipe, **changes)
+    assert words.startswith(where)
+    assert words.endswith(f"; {remedy}")
+    assert state_of(pipe) == before
+    with pytest.raises(Exception) as real:  # noqa: PT011 - whatever diffusers and torch raise
+        pipe(**{"prompt": "a cat", **CALL, **changes})
+    assert not isinstance(real.value, autotune.AutotuneError)

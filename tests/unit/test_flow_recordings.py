@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from autotune.errors import PlanError, WorkloadError
 from autotune.flow.job import job_for
+from autotune.flow.planning import front_of
 from autotune.flow.recordings import Recordings
-from autotune.records.plan import Plan
+from autotune.records.plan import EXECUTION_LEVERS, Plan
 from autotune.search.space import Space
 from autotune.trace.session import Session
 from benchmarks.tiny import CALLS, flux, sd
@@ -79,3 +82,103 @@ def test_a_small_step_is_not_worth_a_proof(monkeypatch):
     assert proved == [False]
     recordings(sd()).facts(prove=True)
     assert proved == [False, False, True]
+
+
+def tiles_break(pipe):
+    """A VAE whose decoder takes no tile: a raw error of its own, whatever the tile."""
+    vae = pipe.vae
+
+    def tiled_decode(latents, return_dict=True):
+        raise RuntimeError("sizes of tensors must match")
+
+    vae.tiled_decode = tiled_decode
+    return pipe
+
+
+def test_a_variant_that_does_not_run_is_none_and_has_a_reason():
+    one = recordings(tiles_break(sd()))
+    wanted = space(vae_tiling=(False, 16), channels_last=(False, True))
+    traces = one.traces(wanted)
+    assert {key[wanted_place("vae_tiling")] for key in traces} == {False}
+    assert len(traces) == 2
+    assert one.refused == {("vae_tiling", 16): "vae raises RuntimeError: sizes of tensors must match"}
+    assert one.why_not(Plan(vae_tiling=16).execution) == (
+        "vae_tiling=16 does not run: vae raises RuntimeError: sizes of tensors must match"
+    )
+
+
+def test_only_what_does_not_run_alone_is_refused():
+    """Slices of one image break on tiles, each by itself runs."""
+    pipe = sd()
+    plain = pipe.vae.tiled_decode
+
+    def tiled_decode(latents, return_dict=True):
+        if latents.shape[0] == 1:
+            raise ValueError("one by one there are no tiles")
+        return plain(latents, return_dict=return_dict)
+
+    pipe.vae.tiled_decode = tiled_decode
+    one = recordings(pipe, {**CALL, "num_images_per_prompt": 2})
+    traces = one.traces(space(vae_tiling=(False, 16), vae_slicing=(False, True)))
+    assert Plan(vae_tiling=16, vae_slicing=True).execution not in traces
+    assert len(traces) == 3
+    assert one.refused == {}
+    with pytest.raises(PlanError) as caught:
+        recordings(pipe, {**CALL, "num_images_per_prompt": 2}).traces(space(vae_tiling=(16,), vae_slicing=(True,)))
+    assert str(caught.value) == (
+        "vae_slicing=True, vae_tiling=16 do not run together: vae raises ValueError: one by one there are no tiles"
+    )
+
+
+def test_where_only_tiles_run_the_whole_image_is_no_variant():
+    pipe = sd()
+
+    class TilesOnly(type(pipe.vae)):
+        def _decode(self, z, return_dict=True):
+            if not self.use_tiling:
+                raise NotImplementedError("Decoding without tiling has not been implemented yet.")
+            return super()._decode(z, return_dict=return_dict)
+
+    pipe.vae.__class__ = TilesOnly
+    one = recordings(pipe)
+    one.facts()
+    traces = one.traces(space(vae_tiling=(False, 16), vae_slicing=(False, True)))
+    assert {key[wanted_place("vae_tiling")] for key in traces} == {16}
+    assert len(traces) == 2
+    assert list(one.refused) == [("vae_tiling", False)]
+    assert one.computed == (32, 32, None)
+    front = front_of(job_for(pipe, device=CARD, workload=CALL, example=None, calls=1, undo=True))
+    assert {candidate.plan.vae_tiling for candidate in front.candidates} == {16}
+
+
+def test_a_precision_that_does_not_run_is_dropped_and_the_one_as_loaded_is_the_calls():
+    """A VAE that compares its latents with a constant of its own precision runs in that precision only."""
+    pipe = sd()
+    pipe.vae.constant = torch.zeros(1, 4, 16, 16)
+
+    class Particular(type(pipe.vae)):
+        def _decode(self, z, return_dict=True):
+            return super()._decode(torch.bmm(z[0], self.constant[0]).unsqueeze(0), return_dict=return_dict)
+
+    pipe.vae.__class__ = Particular
+    one = recordings(pipe)
+    traces = one.traces(space(dtype=("as_is", "float16")))
+    assert [key[wanted_place("dtype")] for key in traces] == ["as_is"]
+    assert list(one.refused) == [("dtype", "float16")]
+    pipe.vae.constant = pipe.vae.constant.half()
+    with pytest.raises(WorkloadError, match="the call fails in vae"):
+        recordings(pipe).traces(space(dtype=("as_is", "float16")))
+
+
+def test_too_many_tiles_are_not_recorded():
+    one = recordings(sd(), {**CALL, "height": 512, "width": 512})
+    with pytest.raises(PlanError) as caught:
+        one.traces(space(vae_tiling=(8,)))
+    assert str(caught.value) == (
+        "vae_tiling=8 does not run: vae_tiling=8 cannot be applied: "
+        "512x512 would be 7396 tiles, more than 512; the nearest is 32"
+    )
+
+
+def wanted_place(lever):
+    return EXECUTION_LEVERS.index(lever)

@@ -15,7 +15,7 @@ from autotune.records.trace import EventKind
 from autotune.simulate.margins import COMPUTING, margin_bytes
 from autotune.trace.session import Session
 from autotune.units import GIB
-from benchmarks.tiny import CALLS, sd, sdxl
+from benchmarks.tiny import CALLS, ltx, sd, sdxl, wan
 from tests.unit.handmade import CARD
 
 CALL = {**CALLS["sd"], "height": 32, "width": 32, "prompt": "a cat", "output_type": "pt"}
@@ -99,29 +99,75 @@ def test_a_vae_that_the_pipeline_upcasts_weighs_twice_from_then_on():
     assert {pipe.vae.dtype} == {torch.float16}
 
 
-def test_a_component_that_fails_on_fakes_falls_back():
+def reads_memory(tensor, *_, **__):
+    """What a compiled extension does with a tensor; a fake has nothing to read."""
+    return bytes(tensor.untyped_storage())
+
+
+def reads_a_value(tensor, *_, **__):
+    """A shape that depends on data."""
+    return torch.unique(tensor)
+
+
+@pytest.mark.parametrize(
+    ("fails", "words"),
+    [
+        (reads_memory, "NotImplementedError: Not available for 'meta' device type"),
+        (reads_a_value, "DynamicOutputShapeException: aten._unique2.default"),
+    ],
+)
+def test_a_component_that_only_a_twin_cannot_run_falls_back(fails, words):
     pipe = sd()
-
-    def fails(*_, **__):
-        raise RuntimeError("reads its weights\nand more")
-
     pipe.vae.decode = fails
     trace = record(pipe)
-    assert trace.untraced == {"vae": "RuntimeError: reads its weights"}
+    assert list(trace.untraced) == ["vae"]
+    assert trace.untraced["vae"].startswith(words)
     assert [name for name, *_ in outline(trace)] == ["text_encoder", "text_encoder", "unet", "unet"]
 
 
 def test_what_comes_after_a_failure_is_named_too():
     pipe = sd()
+    pipe.unet.forward = MethodType(lambda unet, sample, *_, **__: reads_memory(sample), pipe.unet)
+    untraced = record(pipe).untraced
+    assert untraced["vae"] == "not reached: unet stopped the trace"
+    assert set(untraced) == {"unet", "vae"}
 
-    def fails(*_, **__):
-        raise RuntimeError
 
-    pipe.unet.forward = MethodType(fails, pipe.unet)
-    assert record(pipe).untraced == {
-        "unet": "RuntimeError: no message",
-        "vae": "not reached: unet stopped the trace",
-    }
+@pytest.mark.parametrize(
+    ("fails", "words"),
+    [
+        (lambda *_, **__: 1 / 0, "ZeroDivisionError: division by zero"),
+        (
+            lambda latents, *_, **__: latents.reshape(7, -1),
+            "RuntimeError: shape '[7, -1]' is invalid for input of size 1024",
+        ),
+        (lambda latents, *_, **__: latents @ latents.half(), "RuntimeError: expected scalar type torch.float32"),
+        (lambda latents, *_, **__: torch.nn.functional.linear(latents, None), "TypeError: linear(): argument 'weight'"),
+    ],
+)
+def test_what_the_real_component_would_raise_is_an_error_of_the_call(fails, words):
+    pipe = sd()
+    pipe.vae.decode = fails
+    with pytest.raises(WorkloadError) as caught:
+        record(pipe)
+    assert str(caught.value).startswith(f"the call fails in vae: {words}")
+
+
+def test_an_error_that_depends_on_a_number_that_was_made_up_is_not_the_calls():
+    def checks(latents, *_, **__):
+        if latents.sum().item() == 0:
+            raise ValueError("nothing to decode")
+        return (torch.zeros(1, 3, 32, 32),)
+
+    def refuses(latents, *_, **__):
+        raise ValueError("no decoder" if latents.sum().item() < 2 else "")
+
+    pipe = sd()
+    pipe.vae.decode = checks
+    assert record(pipe).untraced == {}
+    pipe.vae.decode = refuses
+    with pytest.raises(WorkloadError, match="the call fails in vae: ValueError: no decoder"):
+        record(pipe)
 
 
 class Packed(torch.nn.Parameter):
@@ -143,10 +189,12 @@ def test_an_estimate_says_what_was_not_traced_and_widens_its_margin():
         return as_it_is(job).estimate
 
     pipe = sd()
-    pipe.vae.decode = lambda *_, **__: 1 / 0
+    pipe.vae.decode = reads_a_value
     whole, fallen = estimate(sd()), estimate(pipe)
     vae_bytes = sum(-(-t.numel() * t.itemsize // 512) * 512 for t in pipe.vae.parameters())
-    assert fallen.notes == ("vae could not be traced (ZeroDivisionError: division by zero): weights only",)
+    words = "DynamicOutputShapeException: aten._unique2.default"
+    assert fallen.notes == (f"vae could not be traced ({words}): weights only",)
+    assert (whole.untraced, fallen.untraced) == ((), ("vae",))
     assert fallen.margin_bytes == margin_bytes(CARD, "none", fallen.process_bytes) + round(vae_bytes / 2) + 2 * GIB
     assert (whole.notes, whole.latency_margin, fallen.latency_margin) == ((), COMPUTING[False].more, 1.0)
     assert fallen.phase("denoising") == whole.phase("denoising")
@@ -183,3 +231,21 @@ def test_after_a_refusal_the_session_still_records():
 
 def test_output_for_people_is_traced_too():
     assert record(sd(), output_type="pil").untraced == {}
+
+
+@pytest.mark.parametrize(
+    ("build", "changes", "size"),
+    [
+        (sd, {}, (32, 32, None)),
+        (sd, {"height": 40, "width": 32}, (40, 32, None)),
+        (sd, {"output_type": "pil"}, (32, 32, None)),
+        (sd, {"output_type": "latent"}, None),
+        (wan, {"height": 16, "width": 16, "num_frames": 8}, (16, 16, 9)),  # 4 k + 1 frames, as the VAE compresses
+        (ltx, {"height": 32, "width": 32, "num_frames": 9}, (32, 32, 9)),
+    ],
+)
+def test_the_size_that_is_computed(build, changes, size):
+    session = Session(build(), denoisers=frozenset({"unet", "transformer"}))
+    negative = {"negative_prompt": None, "guidance_scale": 1.0}
+    session.record({**CALL, **negative, **changes}, steps=2)
+    assert session.computed == size
