@@ -177,11 +177,13 @@ def _for_adapters(pipe: Any, count: int) -> dict[str, Any]:
 
 
 def _scales(pipe: Any, parameters: Mapping[str, inspect.Parameter], call: Mapping[str, Any]) -> dict[str, Any]:
-    """A scale for each of several ControlNets: FLUX takes no single one for them."""
-    name, nets = "controlnet_conditioning_scale", getattr(getattr(pipe, "controlnet", None), "nets", None)
-    if nets is None or name not in parameters or name in call:
-        return {}
-    return {name: [parameters[name].default] * len(nets)}
+    """A scale for each of several ControlNets or adapters: FLUX and T2I-Adapters take no single one for them."""
+    made = {}
+    for part, parts in (("controlnet", "nets"), ("adapter", "adapters")):
+        name, several = f"{part}_conditioning_scale", getattr(getattr(pipe, part, None), parts, None)
+        if several is not None and name in parameters and name not in call:
+            made[name] = [parameters[name].default] * len(several)
+    return made
 
 
 def _modes(pipe: Any, parameters: Mapping[str, inspect.Parameter], call: Mapping[str, Any]) -> dict[str, Any]:
