@@ -119,7 +119,7 @@ def made_up(pipe: Any, workload: Workload, call: Mapping[str, Any]) -> dict[str,
                 made[name] = _as_many(pipe, name, [picture] * frames)
     if _ADAPTED in parameters and not any(call.get(name) is not None for name in (_ADAPTED, f"{_ADAPTED}_embeds")):
         made |= _for_adapters(pipe, _wanted(pipe, _ADAPTED))
-    return made | _modes(pipe, parameters, call)
+    return made | _scales(pipe, parameters, call) | _modes(pipe, parameters, call)
 
 
 def _is_needed(pipe: Any, name: str, parameters: Mapping[str, inspect.Parameter]) -> bool:
@@ -174,6 +174,16 @@ def _for_adapters(pipe: Any, count: int) -> dict[str, Any]:
         return {}
     blank = _blank(pipe, _ADAPTED, _ADAPTER_EDGE_PX, _ADAPTER_EDGE_PX)
     return {_ADAPTED: [blank] * count if count > 1 else blank}
+
+
+def _scales(pipe: Any, parameters: Mapping[str, inspect.Parameter], call: Mapping[str, Any]) -> dict[str, Any]:
+    """A scale for each of several ControlNets or adapters: FLUX and T2I-Adapters take no single one for them."""
+    made = {}
+    for part, parts in (("controlnet", "nets"), ("adapter", "adapters")):
+        name, several = f"{part}_conditioning_scale", getattr(getattr(pipe, part, None), parts, None)
+        if several is not None and name in parameters and name not in call:
+            made[name] = [parameters[name].default] * len(several)
+    return made
 
 
 def _modes(pipe: Any, parameters: Mapping[str, inspect.Parameter], call: Mapping[str, Any]) -> dict[str, Any]:

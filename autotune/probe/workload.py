@@ -239,7 +239,7 @@ def _outside(name: str, value: Any) -> str:
 
 def _default_of(pipe: Any, field: str) -> int | None:
     """What the pipeline's call falls back to by its own code; else what most diffusers pipelines do: in pixels a latent size
-    times the VAE's scale."""
+    times the VAE's scale, or what the VAE was trained on."""
     stated = (worked_out(expression, pipe, {}) for expression in fallbacks(type(pipe), _argument(field)))
     found = next((value for value in stated if isinstance(value, int) and value > 0), None)
     if found is not None or field == "steps":
@@ -252,4 +252,7 @@ def _default_of(pipe: Any, field: str) -> int | None:
     if hasattr(pipe, "low_res_scheduler"):  # an upscaler's latents have the size of the image that it is given
         return size
     scale = getattr(pipe, "vae_scale_factor", None) or getattr(pipe, "vae_scale_factor_spatial", None)
-    return size * scale if isinstance(size, int) and isinstance(scale, int) else None
+    if isinstance(size, int) and isinstance(scale, int):
+        return size * scale
+    trained_px = getattr(getattr(getattr(pipe, "vae", None), "config", None), "sample_size", None)
+    return trained_px if isinstance(trained_px, int) else None

@@ -186,7 +186,7 @@ def _add_lora(pipe: Any, rank: int) -> None:
         denoiser.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, init_lora_weights=False))
         for name, weight in denoiser.named_parameters():
             if ".lora_" in name:  # peft makes them in float32, loading one casts them to the model's precision
-                weight.data = weight.data.to(device="meta", dtype=denoiser.dtype)
+                weight.data = weight.data.to(device=denoiser.device, dtype=denoiser.dtype)
         denoiser.requires_grad_(False)
 
 

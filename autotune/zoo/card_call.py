@@ -12,6 +12,8 @@ __all__ = ["card_call"]
 
 # Pipelines whose `guidance_scale` is an input of the model, so that no call without a negative prompt is guided.
 _EMBEDDED = ("Flux", "HunyuanVideo", "SanaSprint", "QwenImage")
+# Pipelines whose cards leave the scale where it is: to the last frame's (SVD) or to the guider.
+_GUIDED = ("StableVideoDiffusion", "HunyuanVideo15")
 _PICTURES = ("image", "control_image", "mask_image")
 
 
@@ -29,8 +31,14 @@ def card_call(recipe: Recipe) -> Workload:
         return Workload()
     arguments: dict[str, Any] = dict(getattr(defaults, "arguments", {}))
     true_scale = arguments.get("true_cfg_scale")
-    embedded = (recipe.pipeline_class or "").startswith(_EMBEDDED) or recipe.init_arguments.get("is_distilled", False)
-    guided = true_scale > 1 if true_scale is not None else None if embedded else defaults.guidance
+    family = recipe.pipeline_class or ""
+    if family.startswith(_GUIDED):
+        guided: bool | None = True
+    elif true_scale is not None:
+        guided = true_scale > 1
+    else:
+        embedded = family.startswith(_EMBEDDED) or recipe.init_arguments.get("is_distilled", False)
+        guided = None if embedded else defaults.guidance
     return Workload(
         height=defaults.height,
         width=defaults.width,

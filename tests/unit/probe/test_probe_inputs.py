@@ -12,6 +12,7 @@ from autotune.errors import WorkloadError
 from autotune.probe.inputs import missing_inputs, needs_image
 from autotune.probe.workload import call_arguments, resolve_workload
 from autotune.records.workload import Workload
+from autotune.zoo.additions import with_additions
 from autotune.zoo.build import build
 from autotune.zoo.recipes import recipes
 from benchmarks.coverage_classes import CLASSES, shrunk
@@ -67,6 +68,75 @@ def test_the_size_of_image_to_image_is_that_of_its_image() -> None:
     resolved = resolve_workload(pipe, given)
     assert (resolved.height, resolved.width) == (128, 256)
     assert call_arguments(pipe, resolved, given)["image"] is given["image"]
+
+
+@pytest.mark.parametrize("name", ["controlnet_conditioning_scale", "image"])
+def test_a_list_of_controlnets_wants_a_list_of_as_many(name: str) -> None:
+    pipe = with_additions(of_class("StableDiffusionPipeline"), controlnets=["controlnet-sd15-canny"] * 3)
+    assert len(arguments(pipe)[name]) == 3
+    assert len(arguments(pipe, inputs={"image": "320x192"})["image"]) == 3
+    assert isinstance(arguments(pipe, inputs={"image": "2 x 320x192 RGB"})["image"], list)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "expected"),
+    [
+        ("StableDiffusionImg2ImgPipeline", {"image": "320x192"}, {"image": ((320, 192), "RGB")}),
+        ("FluxControlNetPipeline", {"image": "320x192"}, {"control_image": ((320, 192), "RGB")}),
+        ("FluxFillPipeline", {"image": "64x64", "mask": "32x64 L"},
+         {"image": ((64, 64), "RGB"), "mask_image": ((32, 64), "L")}),
+        ("Flux2KleinPipeline", {"image": "320x192"}, {"image": ((320, 192), "RGB")}),
+        ("ZImageImg2ImgPipeline", {}, {"image": ((1024, 1024), "RGB")}),
+    ],
+)  # fmt: skip
+def test_a_workload_alone_gives_the_call_again(name: str, said: dict[str, str], expected: dict[str, Any]) -> None:
+    assert pictures(arguments(of_class(name), inputs=said)) == expected
+
+
+def test_what_was_seen_can_be_made_again_from_its_description() -> None:
+    pipe = of_class("Flux2KleinPipeline")
+    given = {"image": [Image.new("RGB", (64, 32))] * 2, "latents": torch.ones(1, 16, 128, dtype=torch.float16)}
+    workload = resolve_workload(pipe, given)
+    assert workload.inputs == {"image": "2 x 64x32 RGB", "latents": "1x16x128 torch.float16"}
+    call = call_arguments(pipe, workload)
+    assert [image.size for image in call["image"]] == [(64, 32)] * 2
+    assert (call["latents"].shape, call["latents"].dtype) == ((1, 16, 128), torch.float16)
+    assert resolve_workload(pipe, {"image": ["64x32", "64x32"]}).inputs == {"image": "2 x 64x32 RGB"}
+    with pytest.raises(WorkloadError, match="pass example="):
+        call_arguments(pipe, Workload(inputs={"image": "Thing"}))
+
+
+def test_a_picture_gives_the_size_where_the_pipeline_lets_it() -> None:
+    klein, inpaint = of_class("Flux2KleinPipeline"), of_class("StableDiffusionInpaintPipeline")
+    image = {"image": "320x192"}
+    seen = resolve_workload(klein, Workload(inputs=image), defaults=Workload(height=1024, width=1024))
+    assert (seen.height, seen.width, seen.size) == (None, None, (192, 320, None))
+    assert "height" not in call_arguments(klein, seen)
+    said = resolve_workload(klein, Workload(height=512, width=512, inputs=image))
+    assert said.size == (512, 512, None)
+    assert resolve_workload(inpaint, Workload(inputs=image)).size == (512, 512, None)
+
+
+def test_a_prompt_has_as_many_tokens_as_were_said() -> None:
+    pipe = of_class("ZImagePipeline")
+    call = arguments(pipe, prompt_tokens=300, batch=2, arguments={"negative_prompt": ["text"]})
+    assert [len(pipe.tokenizer(prompt).input_ids) for prompt in call["prompt"]] == [300, 300]
+
+
+def test_inputs_and_arguments_that_the_pipeline_does_not_take_are_refused() -> None:
+    pipe = of_class("StableDiffusionPipeline")
+    for fields, message in (
+        ({"inputs": {"video": "64x64x5"}}, "takes no video"),
+        ({"inputs": {"image": "64x64"}}, "takes no image"),
+        ({"arguments": {"etta": 1.0}}, "takes no argument 'etta'; nearest: eta"),
+    ):
+        with pytest.raises(WorkloadError, match=message):
+            resolve_workload(pipe, Workload(**fields))
+
+
+def test_sizes_come_from_the_code_where_nothing_else_says_them() -> None:
+    assert resolve_workload(zoo("z-image-turbo"), None).size == (1024, 1024, None)  # `height or 1024` in its call
+    assert resolve_workload(zoo("allegro"), None).size == (720, 1280, 88)  # sample_frames counts latents
 
 
 def test_what_a_prior_hands_to_its_decoder() -> None:
