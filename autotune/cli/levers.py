@@ -87,36 +87,16 @@ def plan_from(levers: Mapping[str, Any]) -> Plan:
     >>> plan_from({"offload": "model", "vae_tiling": "512", "compile": None}).changes
     {'vae_tiling': 512, 'offload': 'model'}
     """
-    from pydantic import ValidationError
-
-    from autotune.errors import PlanError
+    from autotune.flow.checks import check_values
     from autotune.records.plan import Plan
 
     said = {name: _as_number(value) for name, value in levers.items() if value is not None}
-    for name, value in said.items():
-        try:
-            Plan(**{name: value})
-        except ValidationError as error:
-            raise PlanError(f"no {name} {value!r}; {_what_there_is(name, value)}") from error
+    check_values(said)
     return Plan(**said)
 
 
 def _as_number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() and len(value) <= _DIGITS else value
-
-
-def _what_there_is(name: str, value: Any) -> str:
-    from autotune.errors import nearest
-    from autotune.records.plan import KNOWN_VALUES
-
-    known = list(KNOWN_VALUES.get(name, ())) or _choices(name)
-    if known:
-        return f"there are {', '.join(known)}; nearest: {nearest(str(value), known, 1)}"
-    if isinstance(value, str):
-        return "it is a number of pixels, for example 512"
-    [numbers] = [kind for kind in _schema(name)["anyOf"] if kind["type"] == "integer"]
-    least, most = numbers["minimum"], numbers["maximum"]
-    return f"it is a whole number from {least} to {most}; nearest: {min(max(value, least), most)}"
 
 
 def _choices(name: str) -> list[str]:
