@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from autotune.errors import PlanError, WorkloadError, nearest
+from autotune.errors import PipelineError, PlanError, WorkloadError, nearest
 from autotune.probe import catalog
 from autotune.probe.gpu import device_kind
 from autotune.probe.pipeline import require_pipeline
@@ -120,6 +120,8 @@ def _check_model(model: Any) -> None:
         require_pipeline(model)
         return
     text = str(model).strip()
+    if not text:
+        raise PipelineError(f"model={model!r} is empty; write a name such as 'sd15', a folder, or a hub id (owner/name)")
     if find(text) is None and not _is_folder(text) and not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", text):
         from autotune.zoo.locate import locate
 
