@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotune.errors import PlanError, WorkloadError, nearest
+from autotune.errors import PipelineError, PlanError, WorkloadError, nearest
 from autotune.probe import catalog
 from autotune.probe.gpu import device_kind
 from autotune.probe.pipeline import require_pipeline
@@ -34,17 +34,23 @@ _FIELDS = {"height": "height", "width": "width", "num_frames": "frames", "num_in
 
 # Pipelines that refuse edges which are no multiple of this, by the `check_inputs` of diffusers 0.42. Those that only round them
 # (Flux, Qwen-Image, Chroma) are not among them.
-EDGES_PX = {
-    **dict.fromkeys(
-        ("AllegroPipeline", "AnimateDiffPipeline", "CogVideoXImageToVideoPipeline", "CogVideoXPipeline"), 8
+_REFUSE_PX = {
+    8: (
+        *(
+            "AllegroPipeline",
+            "AnimateDiffPipeline",
+            "CogVideoXImageToVideoPipeline",
+            "CogVideoXPipeline",
+            "HunyuanDiTPipeline",
+        ),
+        *("KolorsPipeline", "LattePipeline", "MochiPipeline", "PixArtAlphaPipeline", "PixArtSigmaPipeline"),
+        *("StableDiffusionAdapterPipeline", "StableDiffusionPipeline", "StableDiffusionXLAdapterPipeline"),
+        *("StableDiffusionXLPipeline", "StableVideoDiffusionPipeline"),
     ),
-    **dict.fromkeys(("HunyuanDiTPipeline", "KolorsPipeline", "LattePipeline", "MochiPipeline"), 8),
-    **dict.fromkeys(("PixArtAlphaPipeline", "PixArtSigmaPipeline", "StableDiffusionAdapterPipeline"), 8),
-    **dict.fromkeys(("StableDiffusionPipeline", "StableDiffusionXLAdapterPipeline", "StableDiffusionXLPipeline"), 8),
-    "StableVideoDiffusionPipeline": 8,
-    **dict.fromkeys(("CogView4Pipeline", "HunyuanVideoPipeline", "WanImageToVideoPipeline", "WanPipeline"), 16),
-    **dict.fromkeys(("LTXConditionPipeline", "LTXPipeline", "SanaPipeline"), 32),
+    16: ("CogView4Pipeline", "HunyuanVideoPipeline", "WanImageToVideoPipeline", "WanPipeline"),
+    32: ("LTXConditionPipeline", "LTXPipeline", "SanaPipeline"),
 }
+EDGES_PX = {name: edge_px for edge_px, names in _REFUSE_PX.items() for name in names}
 
 
 def check_question(question: Question) -> None:
@@ -127,6 +133,10 @@ def _check_model(model: Any) -> None:
         require_pipeline(model)
         return
     text = str(model).strip()
+    if not text:
+        raise PipelineError(
+            f"model={model!r} is empty; write a name such as 'sd15', a folder, or a hub id (owner/name)"
+        )
     if find(text) is None and not _is_folder(text) and not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", text):
         from autotune.zoo.locate import locate
 

@@ -19,7 +19,7 @@ MOST_ROWS = 6
 """Of a refusal."""
 _NARROWEST = 40  # below this nobody reads tables of words
 
-_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:[KMGT]B|B|ms|s|min|h|%|x|steps|calls|images)\b|%)")
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:[KMGT]B|B|ms|s|min|h|%|x|steps|calls|images)\b|%)|(?<=\d\smin) (?=\d)")
 _IN_BRACKETS = re.compile(r" \([^()]*\)")
 _NEVER_BROKEN = "\N{NO-BREAK SPACE}"
 

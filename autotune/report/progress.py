@@ -12,7 +12,7 @@ __all__ = ["Told", "watched"]
 Told = Callable[[str, int, int], None]
 """Takes a stage, what is done of it, and how much there is."""
 
-_SHARE = 0.1  # of a stage between two lines
+_LINES = 10  # for a stage, beside the one that it begins with
 _PATIENCE_S = 2.0  # nobody needs a line about what is over by then
 
 
@@ -63,13 +63,14 @@ def _nothing(_stage: str, _done: int, _total: int) -> None:
 def _in_lines(what: str) -> Told:
     """A line when a stage begins and at every tenth of it, once the work has taken a while."""
     begun_s = time.monotonic()
-    said: dict[str, float] = {}
+    said: dict[str, int] = {}
 
     def report(stage: str, done: int, total: int) -> None:
-        share = done / total if total else 0.0
-        if time.monotonic() - begun_s < _PATIENCE_S or share < said.get(stage, -_SHARE) + _SHARE:
+        part = _LINES * done // total if total else 0
+        if time.monotonic() - begun_s < _PATIENCE_S or part <= said.get(stage, -1):
             return
-        said[stage] = share
+        said[stage] = part
+        share = done / total if total else 0.0
         print(f"{what}: {stage}, {done} of {total} ({share:.0%})", file=sys.stderr, flush=True)  # noqa: T201 - its job
 
     return report

@@ -20,8 +20,15 @@ from autotune.units import GB, MB, duration, size
 
 __all__ = ["answer_lines", "explanation_text", "six_lines"]
 
-_KEPT_WORDS = ("dtype", "text_encoders", "offload", "vae_tiling")  # of a plan's line, the last to go
-_FINE_WORDS = ("tf32", "channels_last", "vae_slicing", "vae_framewise")  # the first
+_FIRST_WORDS = ("dtype", "text_encoders", "offload", "vae_tiling")
+_LAST_WORDS = ("tf32", "channels_last", "vae_slicing", "vae_framewise")
+_RANKS = {
+    "dtype": 0,
+    "offload": 0,
+    "vae_tiling": 1,
+    "text_encoders": 2,
+    **dict.fromkeys(_LAST_WORDS, 4),
+}  # in which they go
 _ALWAYS_SAID = ("batch", "1 step")  # of a call, in any width
 _LONGEST_NAME = 48  # of a model, in columns
 
@@ -111,9 +118,9 @@ def _planned(plan: Plan, explained: Explanation) -> Line:
         where = "everything" if plan.text_encoders == "resident" else "the rest"
         words["offload"] = f"{where} on the {'card' if explained.device.kind == 'cuda' else 'CPU'}"
     words["dtype"] = _precision(plan, explained)
-    order = [*_KEPT_WORDS, *(name for name in words if name not in (*_KEPT_WORDS, *_FINE_WORDS)), *_FINE_WORDS]
+    order = [*_FIRST_WORDS, *(name for name in words if name not in (*_FIRST_WORDS, *_LAST_WORDS)), *_LAST_WORDS]
     said = [name for name in order if name in words]
-    ranks = [0 if name in _KEPT_WORDS else 2 if name in _FINE_WORDS else 1 for name in said]
+    ranks = [_RANKS.get(name, 3) for name in said]
     parts = [Part(", " + words[name] if place else words[name], ranks[place]) for place, name in enumerate(said)]
     return Line("plan", parts)
 
@@ -142,11 +149,11 @@ def with_bar(estimate: Estimate) -> str:
     return f"{peak:.{decimals}f} {_UNITS[unit]} +-{needed - peak:.{decimals}f}"
 
 
-def _ram(estimate: Estimate, cap_bytes: int | None) -> list[Part]:
+def _ram(estimate: Estimate, cap_bytes: int | None, rank: int = 0) -> list[Part]:
     if cap_bytes is not None and estimate.host_ram_bytes > cap_bytes:
         waiting, there = _apart(estimate.host_ram_bytes, cap_bytes)
         return [Part(f", {waiting} RAM (does not fit: {there})")]
-    return [Part(f", {size(estimate.host_ram_bytes)} RAM")] if estimate.host_ram_bytes >= MB else []
+    return [Part(f", {size(estimate.host_ram_bytes)} RAM", rank)] if estimate.host_ram_bytes >= MB else []
 
 
 def _times(estimate: Estimate) -> list[Part]:
@@ -173,21 +180,21 @@ def _bar(estimate: Estimate) -> str:
 
 def _against(compared: Candidate, explained: Explanation) -> Line:
     estimate, plan = compared.estimate, compared.plan
-    call = {
-        "model": "enable_model_cpu_offload()",
-        "none": f'.to("{explained.device.kind}")',
-        "sequential": "enable_sequential_cpu_offload()",
-    }.get(plan.offload, "enable_group_offload()")
+    call, short = {
+        "model": ("enable_model_cpu_offload()", "model offload"),
+        "none": (f'.to("{explained.device.kind}")', f"all on the {explained.device.kind}"),
+        "sequential": ("enable_sequential_cpu_offload()", "sequential offload"),
+    }.get(plan.offload, ("enable_group_offload()", "group offload"))
     said = _precision(plan, explained)
     rest = [lever_words(name, value) for name, value in plan.changes.items() if name not in {"dtype", "offload"}]
-    parts = [Part(said), *(Part(f", {words}", 2) for words in rest), Part(f", {call}: ")]
+    parts = [Part(said), *(Part(f", {words}", 2) for words in rest), Part(f", {call}: ", 1, short=f", {short}: ")]
     if estimate.needed_bytes <= explained.cap_bytes:
         parts.append(Part(f"{with_bar(estimate)}"))
     else:
         parts.append(Part(f"needs {_apart(estimate.needed_bytes, explained.cap_bytes)[0]} (does not fit)"))
     untimed = bool(estimate.untraced)
     seconds = f", {'at least ' if untimed else ''}{duration(estimate.latency_s)}"
-    return Line("against", [*parts, *_ram(estimate, explained.ram_cap_bytes), Part(seconds)])
+    return Line("against", [*parts, *_ram(estimate, explained.ram_cap_bytes, 3), Part(seconds)])
 
 
 def _notes(explained: Explanation) -> list[str]:
@@ -238,7 +245,8 @@ def _apart(one_bytes: int, other_bytes: int) -> tuple[str, str]:
     """Two sizes of which one does not fit into the other, told to as many digits as tell them apart."""
     if size(one_bytes) != size(other_bytes):
         return size(one_bytes), size(other_bytes)
-    return f"{one_bytes / MB:.3f} MB", f"{other_bytes / MB:.3f} MB"
+    told = f"{one_bytes / MB:.3f} MB", f"{other_bytes / MB:.3f} MB"
+    return told if told[0] != told[1] else (f"{one_bytes} B", f"{other_bytes} B")
 
 
 def _seconds(value_s: float) -> str:

@@ -50,6 +50,7 @@ SIGNATURES = {
         "profiles=None",
         "effort='predict'",
         "undo=True",
+        "verbose=True",
     ],
     "apply": ["pipe", "plan", "*", "device=None", "workload=None", "undo=True"],
     "plan": [

@@ -59,11 +59,9 @@ def answer_of(result):
 
 
 def refusal(result):
-    """The one plain line on standard error."""
+    """The sentence on standard error, which may be wrapped."""
     assert result.exit_code == 1, result.output
-    assert result.stdout == ""
-    [line] = result.stderr.splitlines()
-    return line.removeprefix("error: ")
+    return " ".join(line.strip() for line in result.stderr.splitlines()).removeprefix("error: ")
 
 
 # figures
@@ -150,12 +148,12 @@ def test_the_cpu_has_no_context(run, model_folder):
 
 
 def test_the_page_has_components_phases_and_totals(run):
-    shown = run("sd15", *SMALL, "--dtype", "float16").stdout
+    shown = run("sd15", *SMALL, "--dtype", "float16", "-v").stdout
     [header] = [line for line in shown.splitlines() if line.startswith("phase ")]
     parts = ("text_encoder", "unet", "vae", "safety_checker", "activations", "workspace", "overhead", "process peak")
     assert [part for part in parts if part not in header] == []
     begins = ("encoding ", "denoising ", "decoding ", "allocated peak ", "reserved peak ", "process peak ", "margin ")
-    for begin in (*begins, "needed ", "smallest cap ", "host RAM ", "fits: "):
+    for begin in (*begins, "needed ", "smallest cap ", "host RAM ", "plan ", "expect ", "do "):
         assert sum(line.startswith(begin) for line in shown.splitlines()) == 1, begin
     assert "fp16" in shown
     assert "simulated" in shown
@@ -166,7 +164,8 @@ def test_what_does_not_fit_is_an_answer_too(run):
     words = ["flux-dev", *CARD, "--height", 256, "--width", 256]
     result = run(*words)
     assert result.exit_code == 0
-    assert "does not fit: " in result.stdout
+    assert "expect   does not fit: needs " in result.stdout
+    assert len(result.stdout.splitlines()) <= 6
 
 
 # options
@@ -174,6 +173,7 @@ def test_what_does_not_fit_is_an_answer_too(run):
 
 def test_every_lever_has_an_option_in_its_own_words():
     command = typer.main.get_command(app).commands["estimate"]
+    command.describe()
     help_of = {option.name: option.help for option in command.params if option.name in LEVERS}
     assert set(help_of) == set(LEVERS)
     for name, text in help_of.items():
@@ -186,14 +186,14 @@ def test_every_lever_has_an_option_in_its_own_words():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--dtype", "fp16"], "no dtype 'fp16'; there are as_is, float16, bfloat16; nearest: float16"),
+        (["--dtype", "fp61"], "fp61"),
         (["--offload", "modle"], "nearest: model"),
         (["--attention", "slicd:max"], "nearest: sliced:max"),
-        (["--compile", "block"], "no compile 'block'; there are none, trace, blocks; nearest: blocks"),
+        (["--compile", "block"], "there are none, trace, blocks; nearest: blocks"),
         (["--text-encoders", "gpu"], "nearest: cpu"),
-        (["--feed-forward-chunks", 1], "it is a whole number from 2 to 64; nearest: 2"),
+        (["--feed-forward-chunks", 1], "a whole number from 2 to 64; nearest: 2"),
         (["--batch-split", 999], "nearest: 256"),
-        (["--vae-tiling", "big"], "no vae_tiling 'big'; it is a number of pixels, for example 512"),
+        (["--vae-tiling", "big"], "a number of pixels, for example 512"),
         (["--vae-tiling", 65], "vae_tiling=65 cannot be applied: a tile's edge is a multiple of"),
         (["--vae-tiling", "--height", 8, "--width", 8], "the image is no larger than the smallest tile"),
         (["--batch-split", 3], "batch_split=3 cannot be applied: unet is called with 2 at a time; what works is 2"),

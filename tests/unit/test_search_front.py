@@ -107,7 +107,9 @@ def test_only_the_simpler_of_two_equal_plans_is_called_simpler():
     space = Space(values={"batch_split": (False, 2)})
     whole, split = candidate(Plan(), latency_s=10.0), candidate(Plan(batch_split=2), latency_s=10.001)
     evaluated = {tuple(c.plan.values.values()): c for c in (whole, split)}
-    assert with_reasons(whole, evaluated, space).plan.reasons == {"batch_split": "against 2: no difference, and simpler"}
+    assert with_reasons(whole, evaluated, space).plan.reasons == {
+        "batch_split": "against 2: no difference, and simpler"
+    }
     assert with_reasons(split, evaluated, space).plan.reasons == {"batch_split": "against False: no difference"}
 
 
