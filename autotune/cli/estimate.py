@@ -37,7 +37,6 @@ def estimate(
     from autotune.cli.show import page, show_estimated
     from autotune.flow.ask import Question, job_of, place_of
     from autotune.flow.budget import budget_for
-    from autotune.flow.estimating import estimate_of, largest_tile_px
     from autotune.records.front import Candidate
     from autotune.report.explanation import Explanation
 
@@ -52,6 +51,8 @@ def estimate(
     )  # fmt: skip
     with watched(model, silent=as_json) as report:
         question = Question(model, gpu=gpu, device=device, workload=call.workload, progress=report, **setup.question)
+        from autotune.flow.estimating import estimate_of, largest_tile_px  # with torch, once the question stands
+
         place, host = place_of(question)
         job = job_of(question, place)
         if finds_its_tile:
