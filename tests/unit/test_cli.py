@@ -113,7 +113,7 @@ def test_a_plan_for_a_person_has_the_five_lines_and_the_tables(small):
     result = small("plan", "--max-vram", "2GB")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("small-sd 64x64, batch 1, 50 steps | NVIDIA GeForce RTX 3060")
+    assert lines[0].startswith("small-sd 64x64, 50 steps | NVIDIA GeForce RTX 3060")
     assert [line.split()[0] for line in lines[1:3]] == ["plan", "expect"]
     assert "simulated" in lines[2]
     assert "(cap 2.00 GB)" in lines[2]
