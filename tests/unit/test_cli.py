@@ -219,7 +219,7 @@ def test_nothing_fits(run):
     said = json.loads(result.stdout)
     assert set(said) == {"error", "smallest_bytes", "phase"}
     assert message == f"error: {said['error']}"
-    assert "max_vram=400 MB, but the smallest plan for sd15 at 512x512, batch 1, 50 steps needs" in message
+    assert "max_vram=400 MB, but the smallest plan for sd15 at 512x512, 50 steps needs" in message
     assert said["phase"] in message
     cap = message.split("Try max_vram='")[1].split("'")[0]
     assert run("plan", "sd15", *HERE, "--max-vram", cap, "--json").exit_code == 0
