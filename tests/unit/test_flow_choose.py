@@ -60,7 +60,7 @@ PARTS = "(weights 0 B + activations 3.00 GB + workspaces 0 B + overhead 0 B + ma
 def test_nothing_fits_the_card():
     error = refusal(2)
     assert str(error) == (
-        "max_vram=2.00 GB, but the smallest plan for a model at 512x512, batch 1, 10 steps needs 3.20 GB in denoising "
+        "max_vram=2.00 GB, but the smallest plan for a model at 512x512, 10 steps needs 3.20 GB in denoising "
         f"{PARTS}. Try max_vram='3.2GB'; no smaller workload fits this cap."
     )
     assert (error.smallest_bytes, error.phase) == (3_200_000_000, "denoising")
@@ -74,15 +74,15 @@ def test_nothing_fits_but_a_smaller_call_does():
         return Workload(height=384, width=384, steps=10)
 
     assert str(refusal(2, nearest=nearest)) == (
-        "max_vram=2.00 GB, but the smallest plan for a model at 512x512, batch 1, 10 steps needs 3.20 GB in denoising "
-        f"{PARTS}. Try max_vram='3.2GB', or 384x384, batch 1, 10 steps under this cap."
+        "max_vram=2.00 GB, but the smallest plan for a model at 512x512, 10 steps needs 3.20 GB in denoising "
+        f"{PARTS}. Try max_vram='3.2GB', or 384x384, 10 steps under this cap."
     )
     assert asked == [("p3", 2 * GB)]
 
 
 def test_nothing_fits_but_another_lane_does():
     assert str(refusal(4.5, quality="exact")) == (
-        "max_vram=4.50 GB, but the smallest plan for a model at 512x512, batch 1, 10 steps needs 5.00 GB in denoising "
+        "max_vram=4.50 GB, but the smallest plan for a model at 512x512, 10 steps needs 5.00 GB in denoising "
         "(weights 0 B + activations 5.00 GB + workspaces 0 B + overhead 0 B + margin 0 B). "
         "Try max_vram='5.0GB', or quality='near'; no smaller workload fits this cap."
     )

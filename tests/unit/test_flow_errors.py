@@ -124,9 +124,7 @@ def test_nothing_fits():
         autotune.optimize(pipe, max_vram="100KB", workload=CALL, profiles=False, device="cpu")
     assert state_of(pipe) == before
     words = str(caught.value)
-    assert words.startswith(
-        "max_vram=100 KB, but the smallest plan for StableDiffusionPipeline at 32x32, batch 1, 2 steps"
-    )
+    assert words.startswith("max_vram=100 KB, but the smallest plan for StableDiffusionPipeline at 32x32, 2 steps")
     assert words.endswith("; no smaller workload fits this cap.")
     pipe = autotune.optimize(pipe, max_vram=caught.value.smallest_bytes, workload=CALL, profiles=False, device="cpu")
     assert engine.handle_of(pipe) is not None
