@@ -1,7 +1,8 @@
 """The files that a pipeline's weights were loaded from, so that originals need not wait in RAM.
 
 A tensor counts as there only if the file holds it bit for bit under the same name: a LoRA that was fused, an embedding that
-grew or weights that were trained are not. It knows safetensors files in local folders and in the hub's cache, and downloads nothing.
+grew or weights that were trained are not. It knows safetensors files in local folders and in the hub's cache, and downloads
+nothing.
 """
 
 from __future__ import annotations

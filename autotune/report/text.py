@@ -198,7 +198,7 @@ def _against(compared: Candidate, explained: Explanation) -> Line:
 
 
 def _notes(explained: Explanation) -> list[str]:
-    return list(dict.fromkeys([*explained.notes, *explained.chosen.estimate.notes, *_cap_note(explained)]))
+    return list(dict.fromkeys([*explained.notes, *reversed(explained.chosen.estimate.notes), *_cap_note(explained)]))
 
 
 def _cap_note(explained: Explanation) -> list[str]:

@@ -120,7 +120,7 @@ def test_a_plan_and_a_cap_exclude_each_other() -> None:
         autotune.optimize(tiny.sd(), plan=autotune.Plan(), max_vram="4GB")
 
 
-def test_a_denoiser_that_cannot_be_traced_is_said_in_the_five_lines() -> None:
+def test_a_denoiser_that_cannot_be_traced_is_said_in_the_six_lines() -> None:
     class Strange(torch.Tensor):
         pass
 
@@ -128,7 +128,7 @@ def test_a_denoiser_that_cannot_be_traced_is_said_in_the_five_lines() -> None:
     conv = pipe.unet.conv_in
     conv._parameters["weight"] = torch.Tensor._make_subclass(Strange, conv.weight.data)
     text = str(autotune.explain(pipe, workload=CALL))
-    assert "note    unet could not be traced (weights of class Strange): weights only" in text
+    assert "note     unet could not be traced (weights of class Strange): weights only | " in text
     assert "time unknown beyond" in text
 
 

@@ -15,13 +15,17 @@ from autotune.records.plan import LEVERS
 CALL = {"--height", "--width", "--batch", "--frames", "--steps"}
 FIXED = {"--allow", "--calls", "--keep", "--forbid", "--profiles", "--no-profiles", "--no-undo"}
 PLACE = {"--gpu", "--device"}
+CAPS = {"--max-vram", "--max-ram"}
+VERBOSE = {"-v", "--verbose"}
 LEVER_FLAGS = {"--" + lever.replace("_", "-") for lever in LEVERS}
 COMMANDS = {
     "probe": {"--json", "--calibrate"},
-    "plan": {"--json", "--code", "--max-vram", "--max-ram", "--quality", "--objective", *PLACE, *CALL, *FIXED},
-    "explore": {"--json", *PLACE, *CALL, *FIXED},
-    "estimate": {"--json", *PLACE, *CALL, *LEVER_FLAGS},
+    "plan": {"--json", "--code", *VERBOSE, *CAPS, "--quality", "--objective", *PLACE, *CALL, *FIXED},
+    "explore": {"--json", *CAPS, "--quality", "--objective", *PLACE, *CALL, *FIXED},
+    "estimate": {"--json", "--keep", *VERBOSE, *CAPS, *PLACE, *CALL, *LEVER_FLAGS},
     "explain": {"--json", "--max-vram", *PLACE, *CALL},
+    "models": {"--json"},
+    "gpus": {"--json"},
     "profiles list": {"--json", "--profiles"},
     "profiles show": {"--json", "--profiles"},
     "profiles build": {"--json", "--model", "--gpu", "--out"},
@@ -50,6 +54,7 @@ def test_commands_and_flags():
 
 def test_every_flag_and_command_has_a_text():
     for name, command in leaves(typer.main.get_command(app)):
+        getattr(command, "describe", lambda: None)()
         assert command.help, name
         assert [p.name for p in command.params if not getattr(p, "help", None)] == [], name
 
