@@ -91,7 +91,7 @@ class Defaults(Record):
     guidance_scale: float | None = None
     """The argument of that name; None where the pipeline's call has none or is left at None."""
     arguments: dict[str, Scalar] = {}
-    """Other arguments of the pipeline's call by their own names, for example `true_cfg_scale`."""
+    """Other arguments of the pipeline's call by their own names, for example `true_cfg_scale`; a picture by its size."""
     source: str
     """Where that call is written."""
     confirmed: bool

@@ -34,7 +34,9 @@ _WORDS = (
     r"<\|\w+\|>|(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?(?:(?!<\|)[^\s\p{L}\p{N}])+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_WORD, _END, _PAD, _IMAGE = "<|word|>", "<|endoftext|>", "<|pad|>", "<|image_pad|>"
+_WORD, _END, _PAD = "<|word|>", "<|endoftext|>", "<|pad|>"
+# Marks in the place of pictures, and where a language model's configuration has their ids (Qwen2-VL and after).
+_PICTURES = {"<|image_pad|>": "image_token_id", "<|video_pad|>": "video_token_id"}
 # Pixels between which Qwen2.5-VL's processor keeps an image (preprocessor_config.json of Qwen/Qwen2.5-VL-7B-Instruct).
 _QWEN_PIXELS = {"shortest_edge": 3136, "longest_edge": 12845056}
 # ChatML, the form of Qwen's templates; others differ by a few marks.
@@ -110,8 +112,9 @@ def _words(class_name: str) -> _Maker:
         end = _first(getattr(text, "eos_token_id", None), text.vocab_size - 1)
         ids = {_END: end, _PAD: _first(getattr(text, "pad_token_id", None), end)}
         ids[_WORD] = next(token for token in range(text.vocab_size) if token not in ids.values())
-        if isinstance(getattr(config, "image_token_id", None), int):
-            ids[_IMAGE] = config.image_token_id
+        ids |= {
+            mark: getattr(config, key) for mark, key in _PICTURES.items() if isinstance(getattr(config, key, None), int)
+        }
         words = Tokenizer(models.WordLevel(ids, unk_token=_WORD))
         ends = {"unk_token": _WORD, "eos_token": _END, "pad_token": _END if ids[_PAD] == end else _PAD}
         options = {"model_max_length": length} if length else {}
