@@ -17,6 +17,7 @@ _WORTH_SAYING = 1.3  # a faster lane is mentioned from this factor on
 _WORTH_COMPILING = 1.05
 _FASTER = 0.97  # of the seconds now: what is nearer is within the error of any prediction
 _MANY_CALLS = 1_000
+_LARGER = 2  # a card with more memory than so many times this one's is another purchase
 
 
 def advice(front: Front, chosen: Candidate, budget: Budget, quality: Quality) -> tuple[str, ...]:
@@ -66,10 +67,14 @@ def _more_vram(front: Front, mine: list[Candidate], chosen: Candidate, budget: B
     if not pool:
         return []
     next_one = min(pool, key=lambda candidate: candidate.estimate.needed_bytes)
-    cap, taken = rounded_up(next_one.estimate.needed_bytes), duration(_seconds(front, next_one))
-    if next_one.estimate.needed_bytes <= front.device.total_bytes:
-        return [f"max_vram='{cap}' would take {taken} ({next_one.plan.id})"]
-    return [f"a card with {cap} would take {taken} ({next_one.plan.id})"]
+    needed_bytes, taken = next_one.estimate.needed_bytes, duration(_seconds(front, next_one))
+    if needed_bytes <= front.device.total_bytes:
+        return [f"max_vram='{rounded_up(needed_bytes)}' would take {taken}"]
+    return (
+        [f"a card with {size(needed_bytes)} would take {taken}"]
+        if needed_bytes <= _LARGER * front.device.total_bytes
+        else []
+    )
 
 
 def _more_ram(front: Front, mine: list[Candidate], chosen: Candidate, budget: Budget) -> list[str]:
@@ -81,8 +86,8 @@ def _more_ram(front: Front, mine: list[Candidate], chosen: Candidate, budget: Bu
     if not pool or front.device.shares_ram:
         return []
     next_one = min(pool, key=lambda candidate: _seconds(front, candidate))
-    ram = rounded_up(next_one.estimate.host_ram_bytes)
-    return [f"{ram} of RAM would take {duration(_seconds(front, next_one))} ({next_one.plan.id})"]
+    ram = size(next_one.estimate.host_ram_bytes)
+    return [f"with {ram} of RAM it would take {duration(_seconds(front, next_one))}"]
 
 
 def _without_originals(front: Front, mine: list[Candidate], chosen: Candidate, budget: Budget) -> list[str]:
@@ -110,4 +115,4 @@ def _compiling(front: Front, chosen: Candidate, budget: Budget, quality: Quality
     if saved_s < (1 - 1 / _WORTH_COMPILING) * chosen.estimate.latency_s:
         return []
     calls = ceil((best.estimate.setup_s - chosen.estimate.setup_s) / saved_s)
-    return [f"compiling would pay from {calls} calls on: calls={calls} ({best.plan.id})"]
+    return [f"compiling would pay from {calls} calls on: calls={calls}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from autotune.probe.assumed import assumed_ram_bytes
 from autotune.records.base import Record
@@ -20,6 +20,8 @@ class Budget(Record):
     """Ceiling of the process on the device."""
     ram_bytes: int
     """Ceiling of weights in RAM."""
+    ram_option: Literal["max_ram", "ram"] = "max_ram"
+    """The argument that sets that ceiling."""
     note: str = ""
     """How a cap was clamped, in one line."""
 
@@ -103,4 +105,5 @@ def budget_for(
     if host.assumed and asked_ram is not None:
         ram = asked_ram  # the only thing that is known of that machine
     cap = there if asked is None else min(max(asked - held.others_bytes, 0), there)
-    return Budget(vram_bytes=cap, ram_bytes=ram, note=note)
+    option: Any = "ram" if asked_ram is None and host.source != "measured" else "max_ram"
+    return Budget(vram_bytes=cap, ram_bytes=ram, ram_option=option, note=note)

@@ -14,7 +14,10 @@ from autotune.units import GB, MB, duration, size
 __all__ = ["choose", "in_words", "rounded_up"]
 
 _WORTH_MORE_RAM = 1.3  # a plan that takes more RAM than must be is told from this factor in seconds on
-_BITS = {"8-bit": 1.0, "4-bit": 0.56}  # bytes a parameter: int8; NF4 with a scale in 16 bits for each 64 (bitsandbytes)
+_BITS = {
+    "8 bits": 1.0,
+    "4 bits": 0.56,
+}  # bytes a parameter: int8; NF4 with a scale in 16 bits for each 64 (bitsandbytes)
 
 
 def choose(
@@ -56,16 +59,16 @@ def _no_vram(
         f"workspaces {size(phase.workspace_bytes)} + overhead {size(phase.overhead_bytes)} + "
         f"margin {size(estimate.margin_bytes)}"
     )
-    tries = (
-        [f"max_vram='{rounded_up(estimate.needed_bytes)}'"] if estimate.needed_bytes <= front.device.total_bytes else []
-    )
+    on_card = estimate.needed_bytes <= front.device.total_bytes
+    tries = [f"max_vram='{rounded_up(estimate.needed_bytes)}'"] if on_card else []
     tries += [f"{fitting.label} under this cap"] if fitting is not None else []
     tries += _lane_that_fits(front, budget, quality)
-    alternatives = "" if fitting is not None or front.workload.inputs else "; no smaller workload fits this cap"
+    more = [*_unfused(smallest), *_named(front, budget), *estimate.notes]
+    if fitting is None and not front.workload.inputs:
+        more.insert(0, "no smaller workload fits this cap")
     return DoesNotFitError(
         f"max_vram={size(budget.vram_bytes)}, but the smallest plan for {front.model} at {front.workload.label} needs "
-        f"{size(estimate.needed_bytes)} in {phase.name} ({parts})"
-        + _sentences(tries, alternatives, front, budget, estimate.notes),
+        f"{size(estimate.needed_bytes)} in {phase.name} ({parts}){_said(tries, more)}",
         smallest_bytes=estimate.needed_bytes,
         phase=phase.name,
         nearest=tries,
@@ -76,51 +79,64 @@ def _no_ram(front: Front, budget: Budget, quality: Quality) -> DoesNotFitError:
     lane = LANES.index(quality)
     mine = [c for c in front.candidates if LANES.index(c.plan.lane) <= lane]
     least = min((c for c in mine if c.fits(budget.vram_bytes, None)), key=lambda c: c.estimate.host_ram_bytes)
-    tries = [f"max_ram='{rounded_up(least.estimate.host_ram_bytes)}' ({duration(least.estimate.latency_s)})"]
+    tries = [_with_ram(least, budget)]
     fastest = front.best(max_vram=budget.vram_bytes, quality=quality)
     if fastest is not None and fastest.estimate.latency_s < least.estimate.latency_s / _WORTH_MORE_RAM:
-        ram = rounded_up(fastest.estimate.host_ram_bytes)
-        tries.append(f"max_ram='{ram}' ({duration(fastest.estimate.latency_s)})")
+        tries.append(_with_ram(fastest, budget))
     under = [c for c in mine if c.fits(front.device.total_bytes, budget.ram_bytes)]
     if under:
-        vram = min(under, key=lambda candidate: candidate.estimate.needed_bytes).estimate.needed_bytes
-        tries.append(f"max_vram='{rounded_up(vram)}'")
+        tries.append(f"max_vram='{rounded_up(min(candidate.estimate.needed_bytes for candidate in under))}'")
     if least.estimate.undo_bytes:
         tries.append(f"undo=False, which gives up an exact restore and saves {size(least.estimate.undo_bytes)} of RAM")
     tries += _lane_that_fits(front, budget, quality)
+    more = [*_in_bits(front, budget), *_named(front, budget), *least.estimate.notes]
     return DoesNotFitError(
-        f"max_ram={size(budget.ram_bytes)}, but the plans for {front.model} at {front.workload.label} that stay under "
-        f"{size(budget.vram_bytes)} of VRAM keep at least {size(least.estimate.host_ram_bytes)} of weights in RAM"
-        + _sentences(tries, _in_bits(front, budget), front, budget, least.estimate.notes),
+        f"{budget.ram_option}={size(budget.ram_bytes)}, but the plans for {front.model} at {front.workload.label} that stay "
+        f"under {size(budget.vram_bytes)} of VRAM keep at least {size(least.estimate.host_ram_bytes)} of weights in RAM"
+        f"{_said(tries, more)}",
         smallest_bytes=front.smallest(quality=quality, max_ram=budget.ram_bytes).estimate.needed_bytes,
         phase=least.estimate.peak_phase.name,
         nearest=tries,
     )
 
 
-def _sentences(tries: Sequence[str], more: str, front: Front, budget: Budget, notes: Sequence[str]) -> str:
-    """What to try, what else there is, and what the figures rest on."""
-    said = f". Try {', or '.join(tries)}{more}." if tries else f"{more}."
+def _with_ram(candidate: Candidate, budget: Budget) -> str:
+    """The RAM that a plan would take, as one types it, and its seconds."""
+    estimate = candidate.estimate
+    return f"{budget.ram_option}='{rounded_up(estimate.host_ram_bytes)}' ({duration(estimate.latency_s)})"
+
+
+def _said(tries: Sequence[str], more: Sequence[str]) -> str:
+    """What to type, and what else there is to know."""
+    ended = f". Try {', or '.join(tries)}." if tries else "."
+    return ended + "".join(f" {words[:1].upper()}{words[1:]}." for words in more)
+
+
+def _unfused(smallest: Candidate) -> list[str]:
+    """The score matrices of an attention that is not fused."""
+    use = smallest.estimate.attention
+    return [use.words] if use is not None and use.unfused else []
+
+
+def _named(front: Front, budget: Budget) -> list[str]:
     named = front.best_named(max_vram=budget.vram_bytes, max_ram=budget.ram_bytes)
-    if named is not None:
-        said += f" {in_words(named, front.caution)}."
-    return said + "".join(f" {note[:1].upper()}{note[1:]}." for note in notes)
+    return [] if named is None else [in_words(named, front.caution)]
 
 
 def in_words(named: Candidate, caution: str) -> str:
     """A plan in a precision that is not known to give right images, with the argument that takes it."""
     estimate, dtype = named.estimate, named.plan.dtype
     return (
-        f"{dtype} would need {size(estimate.needed_bytes)} and take {duration(estimate.latency_s)}, but {caution}: "
-        f"keep={{'dtype': '{dtype}'}} takes it all the same"
+        f"keep={{'dtype': '{dtype}'}} would need {size(estimate.needed_bytes)} and take {duration(estimate.latency_s)}, "
+        f"but is not chosen: {caution}"
     )
 
 
-def _in_bits(front: Front, budget: Budget) -> str:
-    """What quantised weights would take, where that would fit: it is not offered yet."""
+def _in_bits(front: Front, budget: Budget) -> list[str]:
+    """What quantised weights would take, where that would fit: they are not offered yet."""
     sizes = {bits: round(front.parameters * per_parameter) for bits, per_parameter in _BITS.items()}
-    fitting = [f"{bits} weights would take {size(taken)}" for bits, taken in sizes.items() if taken <= budget.ram_bytes]
-    return f"; {', '.join(fitting)} (quantised plans are to come)" if front.parameters and fitting else ""
+    fitting = [f"{size(taken)} in {bits}" for bits, taken in sizes.items() if taken <= budget.ram_bytes]
+    return [f"quantised, which is to come, the weights would take {' and '.join(fitting)}"] if fitting else []
 
 
 def _lane_that_fits(front: Front, budget: Budget, quality: Quality) -> list[str]:
