@@ -152,7 +152,7 @@ class Recipe(Record):
     precision: HalfPrecision | None = None
     """What is known about it in half precision."""
     published_runs: bool = True
-    """Whether its components run together in the precisions they are published in."""
+    """Whether its components run together in the precisions they are published in: traced, or read in the pipeline's code."""
 
     @property
     def known_names(self) -> tuple[str, ...]:
