@@ -135,7 +135,7 @@ def in_words(named: Candidate, caution: str) -> str:
 def _in_bits(front: Front, budget: Budget) -> list[str]:
     """What quantised weights would take, where that would fit: they are not offered yet."""
     sizes = {bits: round(front.parameters * per_parameter) for bits, per_parameter in _BITS.items()}
-    fitting = [f"{size(taken)} in {bits}" for bits, taken in sizes.items() if taken <= budget.ram_bytes]
+    fitting = [f"{size(taken)} in {bits}" for bits, taken in sizes.items() if 0 < taken <= budget.ram_bytes]
     return [f"quantised, which is to come, the weights would take {' and '.join(fitting)}"] if fitting else []
 
 
