@@ -7,50 +7,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from fnmatch import fnmatchcase
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from benchmarks.answers.names import NAMES, read_names, resolved
 from benchmarks.answers.questions import QUESTIONS, BadQuestionsError, Question, read_questions
+from benchmarks.answers.running import Judgement, all_judged
 
-__all__ = ["Judgement", "figures_of", "main"]
+__all__ = ["figures_of", "main"]
 
 MOST_LINES, MOST_REFUSAL_S = 6, 0.5
-
-
-class Judgement(NamedTuple):
-    """A question's answer, judged."""
-
-    id: str
-    wrong: tuple[str, ...]
-    contradictions: tuple[str, ...]
-    lines: int
-    seconds: float
-    text: str
-
-
-def judge(question: Question) -> Judgement:
-    """Asks one question and judges what comes."""
-    from benchmarks.answers.asking import WIDTHS, ask
-    from benchmarks.answers.contradictions import contradictions
-    from benchmarks.answers.judging import judged, lines_at_100
-
-    try:
-        answer = ask(question)
-        wrong = tuple(judged(question, answer))
-        lines = lines_at_100(answer) if answer.error or answer.explained is not None else 0
-        return Judgement(
-            question.id, wrong, tuple(contradictions(answer)), lines, answer.seconds, answer.text.get(WIDTHS[0], "")
-        )
-    except Exception as error:  # one question that cannot be judged takes no other with it
-        return Judgement(question.id, (f"it could not be judged: {type(error).__name__}: {error}",), (), 0, 0.0, "")
 
 
 def figures_of(
@@ -66,25 +36,6 @@ def figures_of(
         "lines_max": max((one.lines for one in judgements), default=0),
         "refusal_s_max": round(max((one.seconds for one in refusals.values()), default=0.0), 3),
     }
-
-
-def _all_judged(questions: Sequence[Question], jobs: int) -> list[Judgement]:
-    found: dict[str, Judgement] = {}
-    for place, one in enumerate(_judging(questions, jobs), start=1):
-        found[one.id] = one
-        mark = "wrong" if one.wrong else "denies itself" if one.contradictions else "right"
-        print(f"{place}/{len(questions)} {one.id}: {mark} ({one.seconds:.1f} s)", file=sys.stderr, flush=True)
-    return [found[question.id] for question in questions]
-
-
-def _judging(questions: Sequence[Question], jobs: int) -> Any:
-    if jobs < 2:
-        yield from map(judge, questions)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores among themselves
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=12) as pool:
-        for done in as_completed([pool.submit(judge, question) for question in questions]):
-            yield done.result()
 
 
 def _timed(questions: Sequence[Question]) -> dict[str, Any]:
@@ -118,10 +69,10 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     begun = time.perf_counter()
-    refusals = _timed(questions)
-    judgements = _all_judged(questions, given.jobs)
+    judgements = all_judged(questions, given.jobs)
     wrong_names = [wrong for name in names.cards if (wrong := resolved(name, kind="card"))]
     wrong_names += [wrong for name in names.models if (wrong := resolved(name, kind="model"))]
+    refusals = _timed(questions)  # when no worker of ours takes time from them
     figures = figures_of(judgements, len(wrong_names), len(names.cards) + len(names.models), refusals)
     _show(figures, judgements, wrong_names, refusals)
     if given.json is not None:

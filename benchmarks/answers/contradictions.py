@@ -18,7 +18,7 @@ __all__ = ["contradictions"]
 _EQUAL_SHARE, _EQUAL_S = 0.01, 0.05  # plans this close in time are equal (records/front.py `preferred`)
 _SIZE = r"(\d+(?:\.\d+)?) (GB|MB)"
 _DIGIT = {"GB": 0.0051, "MB": 0.51}  # half of the last digit that is printed
-_MINUTES = re.compile(r"(?:(\d+) h )?(?:(\d+) min )?(?:(\d+(?:\.\d+)?) (ms|s)\b)?")
+_MINUTES = re.compile(r"(?:(\d+) h ?)?(?:(\d+) min ?)?(?:(\d+(?:\.\d+)?) (ms|s)\b)?")
 
 
 def contradictions(answer: Answer) -> list[str]:
