@@ -1,4 +1,4 @@
-"""`python -m benchmarks.answers [--questions FILE] [--names FILE] [--only PATTERN] [--jobs N] [--json OUT]`.
+"""`python -m benchmarks.answers [--questions FILE] [--names FILE] [--only PATTERN ...] [--jobs N] [--json OUT]`.
 
 Prints one table of figures, then each wrong answer with what was wanted and what came. Ends with 0 only if all is right.
 """
@@ -49,7 +49,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.answers", description=__doc__)
     parser.add_argument("--questions", type=Path, default=QUESTIONS, metavar="FILE", help="questions (docs/answers.md)")
     parser.add_argument("--names", type=Path, default=NAMES, metavar="FILE", help="names of cards and models")
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="questions whose id matches: 'row-05*'")
+    parser.add_argument(
+        "--only", nargs="+", default=["*"], metavar="PATTERN", help="questions whose id matches: 'row-05*'"
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that answer side by side")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write figures and every answer to this file")
     return parser.parse_args()
@@ -63,7 +65,7 @@ def main() -> int:
     """
     given = _arguments()
     try:
-        questions = [one for one in read_questions(given.questions) if fnmatchcase(one.id, given.only)]
+        questions = [one for one in read_questions(given.questions) if any(fnmatchcase(one.id, p) for p in given.only)]
         names = read_names(given.names)
     except BadQuestionsError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -177,9 +177,9 @@ def _once(name: str, function: Callable[..., Any], known: dict[str, Any]) -> Cal
                 known[name] = (function(*args, **named), None)
             except Exception as error:
                 known[name] = (None, error)
-        result, error = known[name]
-        if error is not None:
-            raise error
+        result, raised = known[name]
+        if raised is not None:
+            raise raised
         return result
 
     return called

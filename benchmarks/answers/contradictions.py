@@ -45,7 +45,9 @@ def _of_refusal(answer: Answer) -> Iterator[str]:
             yield f"nothing fits into {cap_bytes / GB:.2f} GB, and the smallest plan needs {smallest / GB:.2f} GB"
     for kind in ("max_vram", "max_ram"):
         cap = re.search(rf"{kind}={_SIZE}, but", answer.message)
-        for tried in re.findall(rf"{kind}='([\d.]+[GM]B)'", answer.message) if cap else ():
+        if cap is None:
+            continue
+        for tried in re.findall(rf"{kind}='([\d.]+[GM]B)'", answer.message):
             if parse_bytes(tried) < float(cap[1]) * (GB if cap[2] == "GB" else MB) * 0.99:
                 yield f"{cap[0]} {kind}='{tried}' is advised, which is less"
 

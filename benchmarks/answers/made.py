@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ def _tiny(name: str) -> Any:
     from benchmarks import tiny
 
     return tiny.PIPELINES[name]()
+
+
+def _saved(name: str, folder: Path) -> None:
+    _tiny(name).save_pretrained(folder)
 
 
 def _with_controlnets(*, count: int, half: bool) -> Any:
@@ -72,6 +77,7 @@ def _published(name: str, dtypes: dict[str, str]) -> Callable[[Path], None]:
 
         pipe = locate(name).pipe
         pipe.save_config(folder)
+        part: Any
         for part_name, part in pipe.components.items():
             if hasattr(part, "save_config"):
                 part.save_config(folder / part_name)
@@ -93,7 +99,7 @@ def _published(name: str, dtypes: dict[str, str]) -> Callable[[Path], None]:
 
 
 PIPELINES: dict[str, Callable[[], Any]] = {
-    **{f"tiny-{name}": lambda name=name: _tiny(name) for name in ("sd", "sdxl", "flux", "sd3", "wan", "ltx")},
+    **{f"tiny-{name}": partial(_tiny, name) for name in ("sd", "sdxl", "flux", "sd3", "wan", "ltx")},
     "tiny-sd-fp16-controlnet": lambda: _with_controlnets(count=1, half=True),
     "tiny-sd-fp16-controlnets": lambda: _with_controlnets(count=2, half=True),
     "tiny-sd-controlnets": lambda: _with_controlnets(count=2, half=False),
@@ -101,7 +107,7 @@ PIPELINES: dict[str, Callable[[], Any]] = {
 """Loaded pipelines by name, for MODEL in a call."""
 
 FOLDERS: dict[str, Callable[[Path], None]] = {
-    **{f"tiny-{name}": lambda folder, name=name: _tiny(name).save_pretrained(folder) for name in ("sd", "sdxl", "flux")},
+    **{f"tiny-{name}": partial(_saved, name) for name in ("sd", "sdxl", "flux")},
     **{
         f"tiny-sdxl-{name}": _with_scheduler(name)
         for name in ("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler",
