@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from typing import NamedTuple
 
@@ -62,8 +61,5 @@ def _judging(questions: Sequence[Question], jobs: int) -> Iterator[Judgement]:
         yield from map(judge, questions)
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores among themselves
-    with ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), max_tasks_per_child=_QUESTIONS_OF_A_PROCESS
-    ) as pool:
-        for done in as_completed([pool.submit(judge, question) for question in questions]):
-            yield done.result()
+    with get_context("spawn").Pool(jobs, maxtasksperchild=_QUESTIONS_OF_A_PROCESS) as pool:
+        yield from pool.imap_unordered(judge, questions)
