@@ -12,6 +12,8 @@ from autotune.units import parse_bytes, size
 
 __all__ = ["Budget", "Held", "assumed_host", "budget_for", "held_by"]
 
+_LEAST_BYTES = 1000  # a cap that still is a size: nothing fits under it
+
 
 class Budget(Record):
     """What a plan may use."""
@@ -104,6 +106,6 @@ def budget_for(
     ram = min(asked_ram or free_ram, free_ram)
     if host.assumed and asked_ram is not None:
         ram = asked_ram  # the only thing that is known of that machine
-    cap = there if asked is None else min(max(asked - held.others_bytes, 0), there)
+    cap = there if asked is None else min(max(asked - held.others_bytes, _LEAST_BYTES), there)
     option: Any = "ram" if asked_ram is None and host.source != "measured" else "max_ram"
     return Budget(vram_bytes=cap, ram_bytes=ram, ram_option=option, note=note)

@@ -96,7 +96,7 @@ def test_the_cap_to_type_is_never_too_small():
         choose(tight, budget(1), quality="near", objective="latency", nearest=lambda *_: None)
     small = front(candidate(Plan(), process_bytes=1_000_001))
     with pytest.raises(DoesNotFitError, match=r"Try max_vram='2MB'"):
-        choose(small, budget(1e-9), quality="near", objective="latency", nearest=lambda *_: None)
+        choose(small, budget(1e-6), quality="near", objective="latency", nearest=lambda *_: None)
 
 
 def no_ram(candidates, *caps, **more):
