@@ -92,11 +92,13 @@ def answer_from(
 
 
 def _notes(front: Front, question: Question) -> tuple[str, ...]:
-    """What one must know of a precision that was fixed."""
-    fixed = "dtype" in (question.keep or {}) and front.caution
-    return (
-        (f"dtype={question.keep['dtype']} was fixed by the caller: {front.caution}",) if fixed and question.keep else ()
-    )
+    """What one must know of the precision: of one that was fixed, and of a card that computes one wrongly."""
+    fixed = (question.keep or {}).get("dtype")
+    if fixed is not None and front.caution:
+        return (f"dtype={fixed} was fixed by the caller: {front.caution}",)
+    if front.device.fp16_fails:
+        return (f"{front.device.name} is known to give black images in fp16: no plan uses it",)
+    return ()
 
 
 def _has_files(pipe: Any) -> bool:

@@ -80,10 +80,13 @@ def _usual_plans(space: Space) -> list[Plan]:
     by_lane = {Plan(dtype=dtype).lane: dtype for dtype in reversed(space.values["dtype"])}
     modes = [mode for mode in _DOCUMENTED if mode in space.values["offload"] or mode == "none"]
     plain |= {"text_encoders": "resident", "compile": "none"}
+    tiles = [edge for edge in space.values["vae_tiling"] if edge is not False][:1]
+    settings = [{"offload": mode} for mode in modes]
+    settings += [{"offload": mode, "vae_tiling": edge} for mode in modes[:1] for edge in tiles]
     plans = [
-        Plan(**plain | {"dtype": dtype, "offload": mode}, id=f"usual-{lane}-{mode}")
+        Plan(**plain | {"dtype": dtype} | chosen, id=f"usual-{lane}-{number}")
         for lane, dtype in by_lane.items()
-        for mode in modes
+        for number, chosen in enumerate(settings)
     ]
     return [plan for plan in plans if space.allows(plan)]
 

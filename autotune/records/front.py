@@ -115,9 +115,12 @@ class Front(Record):
         ranks = [LANES.index(candidate.plan.lane) for candidate in self.usual]
         best = max((rank for rank in ranks if rank <= LANES.index(quality)), default=-1)
         mine = [candidate for candidate, rank in zip(self.usual, ranks, strict=True) if rank == best]
-        model = [candidate for candidate in mine if candidate.plan.offload == "model"]
-        fitting = [c for c in (self._choice(pool, max_vram, max_ram, "latency", None) for pool in (model, mine)) if c]
-        return fitting[0] if fitting else min(mine, key=lambda c: c.estimate.needed_bytes, default=None)
+        vram_bytes, ram_bytes = _bytes("max_vram", max_vram), _bytes("max_ram", max_ram)
+        fitting = [c for c in mine if c.fits(vram_bytes, ram_bytes, one_memory=self.device.shares_ram)]
+        usual = [c for c in fitting if c.plan.offload == "model" and c.plan.vae_tiling is False]
+        if fitting:
+            return min(usual or fitting, key=lambda candidate: candidate.estimate.latency_s)
+        return min(mine, key=lambda candidate: candidate.estimate.needed_bytes, default=None)
 
     def _choice(
         self,
@@ -127,8 +130,7 @@ class Front(Record):
         objective: Objective,
         calls: int | None,
     ) -> Candidate | None:
-        vram_bytes = None if max_vram is None else parse_bytes(max_vram, name="max_vram")
-        ram_bytes = None if max_ram is None else parse_bytes(max_ram, name="max_ram")
+        vram_bytes, ram_bytes = _bytes("max_vram", max_vram), _bytes("max_ram", max_ram)
         fitting = [c for c in pool if c.fits(vram_bytes, ram_bytes, one_memory=self.device.shares_ram)]
         chosen = [candidate for candidate in fitting if candidate.plan.quality_rank < 2] or fitting
         if not chosen:
@@ -149,7 +151,7 @@ class Front(Record):
 
     def smallest(self, *, quality: Quality = "near", max_ram: str | int | None = None) -> Candidate:
         """The candidate of that lane that needs the least of the device; where none keeps `max_ram`, whatever its RAM."""
-        ram_bytes = None if max_ram is None else parse_bytes(max_ram, name="max_ram")
+        ram_bytes = _bytes("max_ram", max_ram)
         lane = [c for c in self.candidates if LANES.index(c.plan.lane) <= LANES.index(quality)] or list(self.candidates)
         kept = [candidate for candidate in lane if candidate.fits(None, ram_bytes)] or lane
         return min(kept, key=lambda candidate: candidate.estimate.needed_bytes)
@@ -187,6 +189,10 @@ class Front(Record):
         from autotune.records.html import front_html
 
         return front_html(self)
+
+
+def _bytes(name: str, size: str | int | None) -> int | None:
+    return None if size is None else parse_bytes(size, name=name)
 
 
 def preferred(pool: list[Candidate], calls: int) -> Candidate:

@@ -5,6 +5,8 @@ Each figure that stands beside a cap is the one that was compared with it: the p
 
 from __future__ import annotations
 
+import re
+from textwrap import shorten
 from typing import Any
 
 from autotune.records.estimate import Estimate
@@ -30,6 +32,8 @@ _RANKS = {
     **dict.fromkeys(_LAST_WORDS, 4),
 }  # in which they go
 _ALWAYS_SAID = ("batch", "1 step")  # of a call, in any width
+_CAPS = ("max_vram", "max_ram", "quality")  # of what is to be typed, never left out
+_LONGEST_CLAUSE = 90  # of a line that is to fit into 100 columns
 _LONGEST_NAME = 48  # of a model, in columns
 
 
@@ -53,8 +57,15 @@ def answer_lines(explained: Explanation, *, hint: str = "") -> list[Line]:
     more = [*_notes(explained), *explained.advice]
     if more:
         label = "note" if _notes(explained) else "more"
-        lines.append(Line(label, [Part(f" | {said}" if rank else said, rank) for rank, said in enumerate(more)]))
+        first = Part(more[0], 1, short=_first_clause(more[0]))
+        lines.append(Line(label, [first, *(Part(f" | {said}", rank) for rank, said in enumerate(more[1:], 2))]))
     return [*lines, _to_do(explained, hint)]
+
+
+def _first_clause(text: str) -> str:
+    """What stands before the explanation; a long note is cut at a word."""
+    clause = re.split(r"[:;] ", text, maxsplit=1)[0] if not text.startswith("keep=") else text.rpartition(", but ")[0]
+    return clause if len(clause) <= _LONGEST_CLAUSE else shorten(clause, _LONGEST_CLAUSE, placeholder=" ...")
 
 
 def explanation_text(explained: Explanation) -> str:
@@ -81,22 +92,23 @@ def _headline(explained: Explanation) -> Line:
     memory = size(device.total_bytes)
     if device.free_bytes is not None:
         memory = f"{_alike(device.free_bytes, device.total_bytes)} of {memory} free"
-    parts.append(Part(f" | {card_words(device)}, {memory}"))
+    parts += [Part(f" | {card_words(device)}"), Part(f", {memory}", 2)]
     if formats(device):
-        parts.append(Part(f", {formats(device)}", 1))
+        parts.append(Part(f", {formats(device)}", 5))
     host = explained.host
     if host is not None and device.kind != "cpu":
-        parts.append(Part(f" | {_host(host, explained.ram_cap_bytes)}"))
+        words, option = _host(host, explained.ram_cap_bytes)
+        parts += [Part(f" | {words}"), *([Part(f" ({option})", 4)] if option else [])]
     source = {"catalogue": "simulated", "calibrated": "simulated, calibrated"}.get(explained.chosen.estimate.source)
     return Line("", parts, right=source or "measured")
 
 
-def _host(host: Host, cap_bytes: int | None) -> str:
-    """The RAM that counts, and where the figure comes from."""
+def _host(host: Host, cap_bytes: int | None) -> tuple[str, str]:
+    """The RAM that counts, and the option that says another."""
     if host.assumed and cap_bytes not in {None, host.ram_available_bytes}:
-        return f"{_short(cap_bytes or 0)} RAM (max_ram)"
-    words = {"assumed": "RAM assumed (--ram)", "stated": "RAM", "measured": "RAM free"}[host.source]
-    return f"{_short(host.ram_available_bytes)} {words}"
+        return f"{_short(cap_bytes or 0)} RAM", "max_ram"
+    words = {"assumed": "RAM assumed", "stated": "RAM", "measured": "RAM free"}[host.source]
+    return f"{_short(host.ram_available_bytes)} {words}", "--ram" if host.assumed else ""
 
 
 def _short(value_bytes: int) -> str:
@@ -187,7 +199,8 @@ def _against(compared: Candidate, explained: Explanation) -> Line:
     }.get(plan.offload, ("enable_group_offload()", "group offload"))
     said = _precision(plan, explained)
     rest = [lever_words(name, value) for name, value in plan.changes.items() if name not in {"dtype", "offload"}]
-    parts = [Part(said), *(Part(f", {words}", 2) for words in rest), Part(f", {call}: ", 1, short=f", {short}: ")]
+    parts = [Part(said, 2, short=said.split(",")[0]), *(Part(f", {words}", 3) for words in rest)]
+    parts.append(Part(f", {call}: ", 1, short=f", {short}: "))
     if estimate.needed_bytes <= explained.cap_bytes:
         parts.append(Part(f"{with_bar(estimate)}"))
     else:
@@ -213,9 +226,10 @@ def _to_do(explained: Explanation, hint: str) -> Line:
     if explained.state == "written out":
         changes = ", ".join(f"{name}={_literal(value)}" for name, value in explained.chosen.plan.changes.items())
         return Line("do", [Part(f"pipe = autotune.apply(pipe, autotune.Plan({changes}))"), *hints])
-    words = [f"{name}={_literal(value)}" for name, value in explained.asked.items()]
-    first = [Part(f", {word}") for word in words[:2]]
-    rest = [Part(f", {', '.join(words[2:])}", 3, short=", ...")] if words[2:] else []
+    said = {name: f", {name}={_literal(value)}" for name, value in explained.asked.items()}
+    first = [Part(words) for name, words in said.items() if name in _CAPS]
+    others = "".join(words for name, words in said.items() if name not in _CAPS)
+    rest = [Part(others, 3, short=", ...")] if others else []
     lowered = explained.unloaded and explained.chosen.plan.dtype not in {Precision(), explained.as_found}
     load = [Part(f"load in {explained.chosen.plan.dtype}, then ")] if lowered else []
     return Line("do", [*load, Part("pipe = autotune.optimize(pipe"), *first, *rest, Part(")"), *hints])
