@@ -53,6 +53,11 @@ class Answer:
 
 def ask(question: Question) -> Answer:
     """Asks in an empty folder, with empty caches."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):  # its handler keeps the standard error of the moment it is made
+        library.utils.logging.get_logger()
     with tempfile.TemporaryDirectory() as place, _alone(Path(place)), _remembered() as known:
         folder = Path(place) / "model"
         if question.api is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import Any
 
 from autotune.records.precision import Precision
@@ -176,7 +177,8 @@ def _lines(wanted: Wanted, answer: Answer) -> Iterator[str]:
         rows = text.splitlines()
         most = wanted.lines if width == WIDTHS[0] else max(wanted.lines, _NARROW_LINES)
         if len(rows) > most:
-            yield f"wanted: at most {most} rows at {width} columns; got: {len(rows)}"
+            told = next((f": {one!r} {two!r}" for one, two in pairwise(rows) if two.startswith(" ")), "")
+            yield f"wanted: at most {most} rows at {width} columns; got: {len(rows)}{told}"
         widest = max(rows, key=len, default="")
         if len(widest) > width and wanted.outcome == "plan":
             yield f"wanted: no row wider than {width} columns; got: {len(widest)}: {widest}"
