@@ -37,7 +37,7 @@ def front_of(
     job: Job, *, keep: Mapping[str, Any] | None = None, forbid: tuple[str, ...] = (), allow: tuple[str, ...] = ()
 ) -> Front:
     """Traces what must be traced, estimates the space, keeps the front. A forbidden lever stays as it is now."""
-    kept = dict(keep or {})
+    kept = {name: getattr(Plan(**{name: value}), name) for name, value in (keep or {}).items()}
     subject = _subject(job)._replace(allowed=frozenset(allow))
     _check_kept(subject, kept)
     fixed = {name: getattr(current_plan(job.pipe), name) for name in forbid} | kept
@@ -170,7 +170,8 @@ def _running(space: Space, recordings: Sequence[Recordings], traces: Sequence[Tr
     refused = {value: why for recording in recordings for value, why in recording.refused.items()}
     running = space.running(frozenset.intersection(*map(frozenset, traces)), refused)
     if next(running.plans(), None) is None:
-        raise PlanError("; ".join(f"{name}={value!r} does not run: {why}" for (name, value), why in refused.items()))
+        why = "; ".join(f"{name}={value!r} does not run: {reason}" for (name, value), reason in refused.items())
+        raise PlanError(why or "no combination of these levers runs; fix fewer of them")
     return running
 
 

@@ -109,6 +109,8 @@ class Question:
         Raises:
             PlanError: settings that torch would refuse as well.
         """
-        return (
-            None if self.allocator is None else Settings.from_environment({"PYTORCH_CUDA_ALLOC_CONF": self.allocator})
-        )
+        if self.allocator is None:
+            return None
+        from autotune.simulate.allocator_settings import Settings
+
+        return Settings.stated(self.allocator)

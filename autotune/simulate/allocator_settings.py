@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from autotune.errors import PlanError
+from autotune.errors import PlanError, nearest
 from autotune.records.base import Record
 from autotune.units import MIB
 
@@ -26,6 +26,14 @@ _VARIABLES = (
     "PYTORCH_CUDA_ALLOC_CONF",
     "PYTORCH_ALLOC_CONF",
 )  # CUDAAllocatorConfig::instance() reads the first one set
+# Every option that torch knows (c10/core/AllocatorConfig.h, c10/cuda/CUDAAllocatorConfig.h); most change no byte of a call.
+_KEYS = (
+    *("max_split_size_mb", "max_non_split_rounding_mb", "large_segment_size_mb", "garbage_collection_threshold"),
+    *("roundup_power2_divisions", "expandable_segments", "backend", "release_lock_on_cudamalloc"),
+    *("pinned_use_cuda_host_register", "pinned_num_register_threads", "pinned_use_background_threads"),
+    *("pinned_reserve_segment_size_mb", "pinned_max_round_threshold_mb", "pinned_max_cached_size_mb"),
+    *("graph_capture_record_stream_reuse", "per_process_memory_fraction"),
+)
 
 
 class Settings(Record):
@@ -84,6 +92,22 @@ class Settings(Record):
             garbage_collection_threshold=_threshold(name, options.get("garbage_collection_threshold")),
             is_native=_choice(name, options, "backend", ("native", "cudaMallocAsync")) == "native",
         )
+
+    @classmethod
+    def stated(cls, text: str) -> Settings:
+        """Those that somebody says a machine has, as in PYTORCH_CUDA_ALLOC_CONF.
+
+        Raises:
+            PlanError: an option that torch does not have, or a value that it would refuse.
+
+        >>> Settings.stated("expandable_segments:True").expandable_segments
+        True
+        """
+        name = _VARIABLES[0]
+        for key in _options(name, text):
+            if key and key not in _KEYS:
+                raise PlanError(f"{name}: torch has no option {key!r}; nearest: {nearest(key, list(_KEYS), 1)}")
+        return cls.from_environment({name: text})
 
     def block_bytes(self, requested_bytes: int) -> int:
         """Bytes of the block that a request asks for (`round_size`)."""

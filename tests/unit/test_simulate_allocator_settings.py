@@ -94,3 +94,10 @@ def test_steps_between_powers_of_two(text, divisions):
 def test_what_torch_would_refuse(text, words):
     with pytest.raises(PlanError, match=words):
         read(text)
+
+
+def test_what_somebody_states_is_read_and_an_option_that_torch_lacks_is_refused():
+    assert Settings.stated("expandable_segments:True,max_split_size_mb:128").max_split_size_bytes == 128 * 2**20
+    for text in ("fast:True", "expandable:True", "max_split_size:128"):
+        with pytest.raises(PlanError, match="torch has no option .*; nearest: "):
+            Settings.stated(text)
