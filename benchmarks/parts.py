@@ -20,6 +20,8 @@ __all__ = [
     "known_in_short",
     "lever_table",
     "models_listed",
+    "on_bytes",
+    "on_times",
     "option_tables",
     "printed",
     "refusal",
@@ -137,16 +139,17 @@ def known_in_short() -> str:
         f"Against {figures['memory_records_used']} published peaks and {figures['latency_records_used']} published times: what "
         f"tensors take is {_pct(figures['allocated_median_pct_all'])} off at the median, seconds "
         f"{_pct(figures['latency_median_pct'])}; of {figures['out_of_memory_records']} published runs that ran out of memory "
-        f"{_none(figures['false_fits'])} was said to fit."
+        f"{_were(figures['false_fits'])} said to fit."
     )
 
 
 def bytes_known() -> str:
     """Errors of bytes, as sentences."""
-    return "\n".join(f"- {sentence}" for sentence in _on_bytes(_last("published")["figures"]))
+    return "\n".join(f"- {sentence}" for sentence in on_bytes(_last("published")["figures"]))
 
 
-def _on_bytes(figures: dict[str, Any]) -> Iterator[str]:
+def on_bytes(figures: dict[str, Any]) -> Iterator[str]:
+    """A sentence for each thing that is known of bytes, from the figures of `benchmarks.published`."""
     yield (
         f"**Tensors.** The *allocated* peak is {_pct(figures['allocated_median_pct_all'])} off at the median of "
         f"{figures['allocated_clusters']} settings (repeats count once), and {_pct(figures['allocated_p90_pct_sm70'])} or less "
@@ -158,23 +161,21 @@ def _on_bytes(figures: dict[str, Any]) -> Iterator[str]:
     )
     yield (
         f"**Does it fit?** Of {figures['out_of_memory_records']} runs that ran out of memory, "
-        f"{_none(figures['false_fits'])} was predicted to fit. Of those that went through, {_pct(figures['false_ooms_pct'])} "
+        f"{_were(figures['false_fits'])} predicted to fit. Of those that went through, {_pct(figures['false_ooms_pct'])} "
         f"were predicted not to."
     )
-    yield (
-        f"**The error bar** of a peak is {_pct(figures['margin_median_pct'])} of it at the median, and a plan fits only with it."
-    )
-    yield (
-        f"{figures['memory_records_used']} measurements were compared; {_pct(figures['memory_records_skipped_pct'])} could not be."
-    )
+    yield f"**The error bar** of a peak is {_pct(figures['margin_median_pct'])} of it at the median. A plan fits only with it."
+    used, skipped = figures["memory_records_used"], _pct(figures["memory_records_skipped_pct"])
+    yield f"{used} measurements were compared; {skipped} of all could not be."
 
 
 def times_known() -> str:
     """Errors of seconds, as sentences."""
-    return "\n".join(f"- {sentence}" for sentence in _on_times(_last("published")["figures"]))
+    return "\n".join(f"- {sentence}" for sentence in on_times(_last("published")["figures"]))
 
 
-def _on_times(figures: dict[str, Any]) -> Iterator[str]:
+def on_times(figures: dict[str, Any]) -> Iterator[str]:
+    """A sentence for each thing that is known of seconds, from the same figures."""
     yield (
         f"**A call or a step** is {_pct(figures['latency_median_pct'])} off at the median of {figures['latency_clusters']} "
         f"settings, and {_pct(figures['latency_p90_pct'])} or less for nine of ten; with offload "
@@ -185,22 +186,23 @@ def _on_times(figures: dict[str, Any]) -> Iterator[str]:
         f"{_pct(figures['ratio_median_pct'])} off at the median, {_pct(figures['ratio_p90_pct'])} or less for nine of ten."
     )
     yield (
-        f"**Choosing by prediction** among the published settings of a card took {_pct(figures['regret_median_pct'])} longer than "
-        f"the fastest of them at the median, and {_pct(figures['regret_max_pct'])} at worst."
+        f"**Choosing by prediction** among the published settings of a card took {_pct(figures['regret_median_pct'])} longer "
+        f"than the fastest of them at the median, and {_pct(figures['regret_max_pct'])} at worst."
     )
-    yield (
-        f"{figures['latency_records_used']} measurements were compared; {_pct(figures['latency_records_skipped_pct'])} could not be."
-    )
+    used, skipped = figures["latency_records_used"], _pct(figures["latency_records_skipped_pct"])
+    yield f"{used} measurements were compared; {skipped} of all could not be."
 
 
 def this_cpu() -> str:
     """What the last comparison with a calibrated CPU came to."""
     told = {row["figure"]: row for row in _last("cpu")["rows"]}
-    worst, step = told["cpu_latency_worst_pct"], told["sd15_full_step_s"]
+    middle, worst, step = (
+        told[name] for name in ("cpu_latency_median_pct", "cpu_latency_worst_pct", "sd15_full_step_s")
+    )
+    how_many, _, which = worst["what"].removeprefix("largest error of ").partition(": ")
     return (
-        f"The {worst['what'].partition(':')[0].removeprefix('largest error of ')} are {_pct(told['cpu_latency_median_pct']['value'])} "
-        f"off at the median and {_pct(worst['value'])} at worst (`{worst['what'].partition(': ')[2]}`). A step of full-size "
-        f"Stable Diffusion 1.5 took {step['value']:.1f} s ({step['what']})."
+        f"The {how_many} are {_pct(middle['value'])} off at the median, {_pct(worst['value'])} at worst (`{which}`). A step of "
+        f"full-size Stable Diffusion 1.5 took {step['value']:.1f} s ({step['what']})."
     )
 
 
@@ -210,8 +212,8 @@ def _pct(value: float) -> str:
     return f"{value:.{digits}f} %"
 
 
-def _none(count: int) -> str:
-    return "none" if count == 0 else str(count)
+def _were(count: int) -> str:
+    return "none was" if count == 0 else f"{count} {'was' if count == 1 else 'were'}"
 
 
 def _last(name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Writes the generated parts of README.md and docs/: `python -m benchmarks.readme`, or `--check` to fail where they are stale.
 
 A part stands between `<!-- name:start -->` and `<!-- name:end -->` in the document that `PARTS` names. `parts.py` makes most of
-them, from the levers' own summaries, from the options of the command line, from what commands print, and from the newest results.
+them: from the levers' own summaries, the options of the command line, what commands print, and the newest results.
 """
 
 from __future__ import annotations
