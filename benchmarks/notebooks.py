@@ -1,6 +1,7 @@
-"""Runs the notebooks and stores them with what they show: `python -m benchmarks.notebooks`, or `--check` to fail where one is stale.
+"""Runs the notebooks and stores them with what they show: `python -m benchmarks.notebooks`.
 
-What differs from run to run is left out: times of execution, versions of the kernel, and standard error with its progress.
+With `--check` it writes nothing, and fails where a notebook is stale. What differs from run to run is left out: times of
+execution, versions of the kernel, and standard error with its progress.
 """
 
 from __future__ import annotations
@@ -40,9 +41,7 @@ def executed(path: Path, *, timeout_s: int = 600) -> Any:
     """
     notebook = read(path)
     where = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(
-        notebook, timeout=timeout_s, kernel_name="python3", resources=where, record_timing=False
-    ).execute()
+    NotebookClient(notebook, timeout=timeout_s, kernel_name="python3", resources=where, record_timing=False).execute()
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"], "language_info": {"name": "python"}}
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -60,7 +59,10 @@ def _stored(output: Any) -> Any:
 def shown(notebook: Any) -> list[list[Any]]:
     """What each code cell shows, to be compared: text as it is, figures by the name and the points of each of their traces."""
     return [
-        [_points(output.data[PLOTLY]) if PLOTLY in output.data else output.data.get("text/plain") for output in cell.outputs]
+        [
+            _points(output.data[PLOTLY]) if PLOTLY in output.data else output.data.get("text/plain")
+            for output in cell.outputs
+        ]
         for cell in notebook.cells
         if cell.cell_type == "code"
     ]

@@ -118,7 +118,9 @@ def test_options_that_the_prose_names_exist(page):
     known = {flag for leaf in leaves(typer.main.get_command(app)) for option in leaf.params
              for flag in (*option.opts, *option.secondary_opts)} | {"--help", "--version", "--out"}  # fmt: skip
     said = {
-        flag for code in re.findall(r"`([^`\n]+)`", prose(page)) for flag in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", code)
+        flag
+        for code in re.findall(r"`([^`\n]+)`", prose(page))
+        for flag in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", code)
     }
     assert said <= known
 
