@@ -158,6 +158,18 @@ def test_snippets_run(page, monkeypatch, tmp_path):
     assert autotune.explain(names["pipe"], workload={"height": 64, "width": 64}).state == "as it is"
 
 
+def test_commands_share_options_as_the_page_says():
+    from autotune.records.plan import LEVERS
+
+    commands = typer.main.get_command(app).commands
+    flags = {name: {option.name for option in command.params} for name, command in commands.items()}
+    search = {option.name for option in commands["plan"].params
+              if getattr(option, "rich_help_panel", None) == "The search"}  # fmt: skip
+    assert flags["explore"] == flags["plan"] - {"as_code", "verbose"}
+    assert flags["explain"] == flags["explore"] - search
+    assert flags["estimate"] == flags["explain"] | {"verbose", "keep", *LEVERS}
+
+
 def test_exit_codes_are_all_told():
     told = re.findall(r"^\| (\d+) \|", readme.text_of("docs/command-line.md"), re.MULTILINE)
     ends = (0, outcome.REFUSED, outcome.NOT_UNDERSTOOD, outcome.NOTHING_FITS, outcome.INTERRUPTED)
