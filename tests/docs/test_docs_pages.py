@@ -170,6 +170,14 @@ def test_commands_share_options_as_the_page_says():
     assert flags["estimate"] == flags["explain"] | {"verbose", "keep", *LEVERS}
 
 
+def test_figures_that_are_quoted_from_the_log_stand_there():
+    log = readme.text_of("docs/log.md")
+    quoted = re.sub(r"<!-- (\w+):start -->.*?<!-- \1:end -->", "", readme.text_of("docs/how-good.md"), flags=re.DOTALL)
+    figures = re.findall(r"\d+(?:\.\d+)? %", quoted)
+    assert figures
+    assert [figure for figure in figures if figure not in log] == []
+
+
 def test_exit_codes_are_all_told():
     told = re.findall(r"^\| (\d+) \|", readme.text_of("docs/command-line.md"), re.MULTILINE)
     ends = (0, outcome.REFUSED, outcome.NOT_UNDERSTOOD, outcome.NOTHING_FITS, outcome.INTERRUPTED)
