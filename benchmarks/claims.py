@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def claims_table() -> str:
-    """The table for the README."""
+    """The table for docs/how-good.md."""
     lines = ["| the guide says | allocated peak | smallest cap | |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in _rows()]
     return "\n".join(lines)

@@ -63,7 +63,7 @@ class _Pair(NamedTuple):
 
 
 def guide_tables() -> str:
-    """Both tables for the README."""
+    """Both tables for docs/how-good.md."""
     return "\n\n".join(
         "\n".join("| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *rows))
         for head, rows in (

@@ -1,116 +1,104 @@
-"""Writes the generated parts of README.md: `python -m benchmarks.readme`, or `--check` to fail where they are stale.
+"""Writes the generated parts of README.md and docs/: `python -m benchmarks.readme`, or `--check` to fail where they are stale.
 
-A part stands between `<!-- name:start -->` and `<!-- name:end -->`. The lever table comes from the levers' own summaries, the
-first result from the command that is printed above it.
+A part stands between `<!-- name:start -->` and `<!-- name:end -->` in the document that `PARTS` names. `parts.py` makes most of
+them: from the levers' own summaries, the options of the command line, what commands print, and the newest results.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
-import shlex
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from functools import cache
+from typing import NamedTuple
 
-__all__ = ["PARTS", "README", "filled", "stale"]
+from benchmarks import parts
+from benchmarks.claims import claims_table
+from benchmarks.guide import guide_tables
 
-README = Path(__file__).parents[1] / "README.md"
-_COMMAND = 'autotune plan sd15 --gpu "NVIDIA GeForce RTX 3060 12GB" --max-vram 4GB'
+__all__ = ["PARTS", "ROOT", "Part", "documents", "filled", "made", "stale", "text_of"]
 
-
-def lever_table() -> str:
-    """One row a lever, in the order in which levers are applied."""
-    from autotune.levers.engine import ORDER
-
-    rows = ["| lever | what it does | gains | costs |", "|---|---|---|---|"]
-    rows += [f"| `{lever.name}` | {' | '.join(lever.summary)} |" for lever in ORDER]
-    return "\n".join(rows)
+ROOT = parts.ROOT
 
 
-def first_result() -> str:
-    """The command and what it prints."""
-    command = [sys.executable, "-m", *shlex.split(_COMMAND)]
-    printed = subprocess.run(command, cwd=README.parent, check=True, stdout=subprocess.PIPE, text=True).stdout
-    lines = [line.rstrip() for line in printed.splitlines()]
-    return "\n".join(["```text", f"$ {_COMMAND}", *lines, "```"])
+class Part(NamedTuple):
+    """A generated part: where it stands, and what makes it."""
+
+    document: str
+    """Its path from the root of the checkout."""
+    make: Callable[[], str]
 
 
-def claims() -> str:
-    """What diffusers' guide says, and what is predicted."""
-    from benchmarks.claims import claims_table
-
-    return claims_table()
-
-
-def seconds() -> str:
-    """The seconds of diffusers' guide, and what is predicted."""
-    from benchmarks.guide import guide_tables
-
-    return guide_tables()
-
-
-def errors() -> str:
-    """The figures of the last comparison with published measurements."""
-    figures = _last("published")["figures"]
-    rows = ["| figure | value |", "|---|---|"]
-    return "\n".join([*rows, *(f"| `{name}` | {value:g} |" for name, value in figures.items())])
+PARTS: dict[str, Part] = {
+    "plan": Part("README.md", parts.first_result),
+    "known": Part("README.md", parts.known_in_short),
+    "cards": Part("docs/my-card-and-my-model.md", parts.cards_listed),
+    "models": Part("docs/my-card-and-my-model.md", parts.models_listed),
+    "options": Part("docs/command-line.md", parts.option_tables),
+    "refusal": Part("docs/command-line.md", parts.refusal),
+    "levers": Part("docs/levers.md", parts.lever_table),
+    "values": Part("docs/levers.md", parts.value_table),
+    "bytes": Part("docs/how-good.md", parts.bytes_known),
+    "claims": Part("docs/how-good.md", claims_table),
+    "times": Part("docs/how-good.md", parts.times_known),
+    "seconds": Part("docs/how-good.md", guide_tables),
+    "cpu": Part("docs/how-good.md", parts.this_cpu),
+}
+"""Each part by its name in the markers."""
 
 
-def this_cpu() -> str:
-    """What the last comparison with a calibrated CPU came to."""
-    told = [row for row in _last("cpu")["rows"] if row["figure"].startswith(("cpu_latency", "sd15_full"))]
-    return "\n".join(
-        ["| figure | value | |", "|---|---|---|", *("| `{figure}` | {value:.1f} | {what} |".format(**r) for r in told)]
-    )
+def documents() -> list[str]:
+    """The documents that have generated parts, each once."""
+    return list(dict.fromkeys(part.document for part in PARTS.values()))
 
 
-def _last(name: str) -> dict[str, Any]:
-    """The newest results of that benchmark."""
-    path = sorted((README.parent / "benchmarks" / "results").glob(f"{name}_*.json"))[-1]
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+def text_of(document: str) -> str:
+    """A document as it is on disk."""
+    return (ROOT / document).read_text(encoding="utf-8")
 
 
-PARTS: dict[str, Callable[[], str]] = {
-    "plan": first_result, "levers": lever_table, "claims": claims, "seconds": seconds, "cpu": this_cpu, "errors": errors,
-}  # fmt: skip
-"""What makes each part, by its name in the markers."""
+@cache
+def made(name: str) -> str:
+    """What that part should say, made once in a process."""
+    return PARTS[name].make()
 
 
 def filled(text: str, name: str) -> str:
-    """The text with that part made anew."""
+    """The text with that part made anew.
+
+    Raises:
+        ValueError: the part is not there once and only once.
+    """
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
-    made = f"{start}\n{PARTS[name]()}\n{end}"
-    text, found = pattern.subn(lambda _: made, text)
+    text, found = pattern.subn(lambda _: f"{start}\n{made(name)}\n{end}", text)
     if found != 1:
-        raise ValueError(f"README.md has {found} parts {start} ... {end}; it should have one")
+        raise ValueError(f"{PARTS[name].document} has {found} parts {start} ... {end}; it should have one")
     return text
 
 
-def stale(text: str) -> list[str]:
-    """The names of parts that would come out otherwise now."""
-    return [name for name in PARTS if filled(text, name) != text]
+def stale(document: str, text: str) -> list[str]:
+    """The names of that document's parts that would come out otherwise now."""
+    return [name for name, part in PARTS.items() if part.document == document and filled(text, name) != text]
 
 
 def main() -> int:
-    """Writes or checks the README."""
+    """Writes or checks the documents."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a part is stale")
-    text = README.read_text(encoding="utf-8")
-    if parser.parse_args().check:
-        old = stale(text)
-        if old:
-            print(f"README.md is stale in {', '.join(old)}; run `python -m benchmarks.readme`")
-        return int(bool(old))
-    for name in PARTS:
-        text = filled(text, name)
-    README.write_text(text, encoding="utf-8")
-    return 0
+    check = parser.parse_args().check
+    found = {document: old for document in documents() if (old := stale(document, text_of(document)))}
+    for document, old in found.items():
+        if check:
+            print(f"{document} is stale in {', '.join(old)}; run `python -m benchmarks.readme`")
+            continue
+        text = text_of(document)
+        for name in old:
+            text = filled(text, name)
+        (ROOT / document).write_text(text, encoding="utf-8")
+        print(f"wrote {', '.join(old)} in {document}")
+    return int(check and bool(found))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a lever is.
 
 Its five facets stand in five places: the field in `records/plan.py`, its domain and its do/undo in a file of this room, how
-a replay accounts for it in `simulate/replay.py`, and its row in the README, which is made from `summary`.
+a replay accounts for it in `simulate/replay.py`, and its row in docs/levers.md, which is made from `summary`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Lever(ABC):
     name: ClassVar[str]
     """Its field in `Plan`."""
     summary: ClassVar[tuple[str, str, str]]
-    """Its row in the README: what it does, what it gains, what it costs."""
+    """Its row in docs/levers.md: what it does, what it gains, what it costs."""
 
     def touches(self, name: str, part: torch.nn.Module) -> bool:
         """Whether the lever changes what this component executes; asked of execution levers only."""

@@ -21,7 +21,7 @@ def lever(name):
     return next((lever for lever in ORDER if lever.name == name), None)
 
 
-def readme_row(name):
+def documented_row(name):
     return f"| `{name}` | {' | '.join(lever(name).summary)} |"
 
 
@@ -69,9 +69,9 @@ def test_lever_has_a_class_docstring_and_a_summary(name):
 
 
 @pytest.mark.parametrize("name", LEVERS)
-def test_readme_has_the_row_of_the_lever(name):
-    rows = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    assert readme_row(name) in rows
+def test_the_page_of_levers_has_its_row(name):
+    rows = (ROOT / "docs" / "levers.md").read_text(encoding="utf-8").splitlines()
+    assert documented_row(name) in rows
 
 
 def test_levers_that_change_what_is_executed_are_levers():
