@@ -24,6 +24,8 @@ class Budget(Record):
     """Ceiling of weights in RAM."""
     ram_option: Literal["max_ram", "ram"] = "max_ram"
     """The argument that sets that ceiling."""
+    ram_assumed: bool = False
+    """Whether nobody said it, and the machine is not here."""
     note: str = ""
     """How a cap was clamped, in one line."""
 
@@ -108,4 +110,6 @@ def budget_for(
         ram = asked_ram  # the only thing that is known of that machine
     cap = there if asked is None else min(max(asked - held.others_bytes, _LEAST_BYTES), there)
     option: Any = "ram" if asked_ram is None and host.source != "measured" else "max_ram"
-    return Budget(vram_bytes=cap, ram_bytes=ram, ram_option=option, note=note)
+    return Budget(
+        vram_bytes=cap, ram_bytes=ram, ram_option=option, ram_assumed=option == "ram" and host.assumed, note=note
+    )

@@ -90,8 +90,13 @@ def _no_ram(front: Front, budget: Budget, quality: Quality) -> DoesNotFitError:
         tries.append(f"undo=False, which gives up an exact restore and saves {size(least.estimate.undo_bytes)} of RAM")
     tries += _lane_that_fits(front, budget, quality)
     more = [*_in_bits(front, budget), *_named(front, budget), *least.estimate.notes]
+    ram = (
+        f"{size(budget.ram_bytes)} of RAM assumed"
+        if budget.ram_assumed
+        else f"{budget.ram_option}={size(budget.ram_bytes)}"
+    )
     return DoesNotFitError(
-        f"{budget.ram_option}={size(budget.ram_bytes)}, but the plans for {front.model} at {front.workload.label} that stay "
+        f"{ram}, but the plans for {front.model} at {front.workload.label} that stay "
         f"under {size(budget.vram_bytes)} of VRAM keep at least {size(least.estimate.host_ram_bytes)} of weights in RAM"
         f"{_said(tries, more)}",
         smallest_bytes=front.smallest(quality=quality, max_ram=budget.ram_bytes).estimate.needed_bytes,

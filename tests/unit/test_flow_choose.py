@@ -121,6 +121,9 @@ def test_not_enough_ram_but_more_of_either_would_do():
         "ram=2.00 GB, but the plans for a model at 512x512, 10 steps that stay under 6.00 GB of VRAM keep at least 6.00 GB "
         "of weights in RAM. Try ram='6.0GB' (20.0 s), or ram='12.0GB' (9.0 s), or max_vram='8.0GB'."
     )
+    assert no_ram((OFFLOADED,), 6, 2, ram_option="ram", ram_assumed=True).startswith(
+        "2.00 GB of RAM assumed, but the plans"
+    )
 
 
 def test_quantised_weights_are_told_as_what_comes():
