@@ -99,5 +99,5 @@ def test_what_torch_would_refuse(text, words):
 def test_what_somebody_states_is_read_and_an_option_that_torch_lacks_is_refused():
     assert Settings.stated("expandable_segments:True,max_split_size_mb:128").max_split_size_bytes == 128 * 2**20
     for text in ("fast:True", "expandable:True", "max_split_size:128"):
-        with pytest.raises(PlanError, match="torch has no option .*; nearest: "):
+        with pytest.raises(PlanError, match=r"torch has no option .*; nearest: "):
             Settings.stated(text)
