@@ -11,7 +11,6 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -30,13 +29,13 @@ from autotune.trace.record import Recorder, Tape
 from autotune.trace.routing import Routing
 from autotune.trace.shapes import Shape
 from autotune.trace.shortcuts import Shortcuts
-from autotune.trace.turns import denoiser_calls, places
+from autotune.trace.turns import Stretch, denoiser_calls, places, recorded_steps
 from autotune.trace.twin import ENTRY_POINTS, born, networks, own_tensors, set_precision, twin_of
 from autotune.trace.weights import block_bytes, buffer_bytes, own_bytes, precision, tensor_bytes, weight_bytes
 
 __all__ = ["Session", "Size"]
 
-_RECORDED_STEPS = 2
+_RECORDED_TURNS = 2
 
 
 class _Call(NamedTuple):
@@ -97,11 +96,11 @@ class Session:
         Raises:
             WorkloadError: the pipeline refuses the arguments.
         """
-        strength = call.get("strength") or 1.0  # image-to-image runs this share of its steps
-        recorded_steps = min(steps, ceil(_RECORDED_STEPS / strength))
+        stretch = Stretch.of(call)
+        few = recorded_steps(self._scheduler, steps, stretch, turns=_RECORDED_TURNS)
         arguments = dict(call)
         if "num_inference_steps" in arguments:
-            arguments["num_inference_steps"] = recorded_steps
+            arguments["num_inference_steps"] = few
         tensors = {path: own for name, part in self._parts.items() for path, own in tensor_bytes(part, name).items()}
         with undisturbed():
             error = self._called(arguments)
@@ -118,7 +117,7 @@ class Session:
             blocks={path: size for name, part in self._parts.items() for path, size in block_bytes(part, name).items()},
             tensors=tensors,
             denoiser_calls=denoiser_calls(
-                self._scheduler, self._recorded_calls(), recorded_steps=recorded_steps, steps=steps, strength=strength
+                self._scheduler, self._recorded_calls(), recorded_steps=few, steps=steps, stretch=stretch
             ),
             untraced=untraced,
         )
