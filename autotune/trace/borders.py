@@ -59,7 +59,7 @@ class Borders(TorchFunctionMode):
 
     def value_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The values of a tensor of the pipeline, where they matter and are known."""
-        return self._known.value_of(tensor) if isinstance(tensor, FakeTensor) else Known.few(tensor)
+        return self._known.value_of(tensor) if isinstance(tensor, FakeTensor) else self._known.few(tensor)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         try:

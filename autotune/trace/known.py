@@ -43,12 +43,11 @@ class Known:
     def __bool__(self) -> bool:
         return len(self._values) > 0
 
-    @staticmethod
-    def few(tensor: torch.Tensor) -> torch.Tensor | None:
+    def few(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """A copy of a real tensor that holds a few whole numbers; None of any other."""
         if tensor.device.type == "meta" or tensor.dtype not in _WHOLE or tensor.numel() > _MOST_GIVEN:
             return None
-        with unset_fake_temporarily():
+        with self._pause(), unset_fake_temporarily():
             return tensor.detach().cpu().clone()
 
     def tell(self, fake: torch.Tensor, value: torch.Tensor | None) -> None:
