@@ -1,34 +1,36 @@
 """Which pipelines are traced fully, and why the others fall back: `python -m benchmarks.coverage`, or `--check`.
 
-Traced are every pipeline of the zoo at full size, and the 40 classes of `coverage_classes.py`, shrunk. Writes
-`docs/coverage.md`; with `--check` it writes nothing and exits 1 where that table would come out otherwise.
+Traced are every pipeline of the zoo with its published networks, in the call that its card recommends but small, and the 40
+classes of `coverage_classes.py`, shrunk. Writes `docs/coverage.md`; with `--check` it writes nothing and exits 1 where that
+table would come out otherwise. With names it traces these alone and leaves the other rows as they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from autotune.errors import AutotuneError
-from autotune.flow.job import job_for
+from autotune.flow.job import Job, job_for
 from autotune.flow.recordings import Recordings
 from autotune.probe.gpu import cpu_device
 from autotune.probe.inputs import needs_image, parameters_of
 from autotune.records.workload import Workload
 from autotune.zoo.build import build, quiet
+from autotune.zoo.card_call import card_call
 from autotune.zoo.recipes import names, recipes
-from benchmarks.coverage_classes import CLASSES, shrunk
+from benchmarks.coverage_classes import CLASSES, Known, shrunk
 
-__all__ = ["TABLE", "Row", "rows", "table", "traced"]
+__all__ = ["TABLE", "Row", "kept", "rows", "table", "traced"]
 
 TABLE = Path(__file__).parents[1] / "docs" / "coverage.md"
 EDGE_PX, FRAMES = 256, 9
 STEPS = 10  # of which image-to-image runs a share, 0.3 by default in SDXL
 _OTHERS = "not reached"  # how a trace calls components after the one that failed
+_KNOWN = {known.pipeline_class: known for known in CLASSES}
 
 
 class Row(NamedTuple):
@@ -38,46 +40,63 @@ class Row(NamedTuple):
     """A zoo name or a class of diffusers."""
     of: str
     """The pipeline's class, or the zoo model whose networks the class was shrunk from."""
+    call: str
+    """The call that was traced: its size as it is computed, steps, guidance and inputs."""
     reason: str
     """Why it falls back; empty where everything was traced."""
 
 
-def traced(make: Callable[[], Any]) -> str:
-    """Traces one small call of the pipeline that this makes; says what fell back and why, or nothing.
+def traced(name: str) -> Row:
+    """Traces one small call of a zoo model or a class, shrunk.
 
-    >>> from autotune.zoo.recipes import find
-    >>> traced(lambda: build(find("sd15")))
-    ''
+    >>> traced("sd15")
+    Row(name='sd15', of='StableDiffusionPipeline', call='256x256, 50 steps', reason='')
     """
+    known = _KNOWN.get(name)
+    of = known.relative if known else recipes()[name].pipeline_class or ""
     try:
-        untraced = _untraced(make())
+        with quiet():
+            job = _of_class(known) if known else _of_zoo(name)
+            recordings = Recordings(job, job.largest, job.calls[0])
+            trace = recordings.whole()
     except AutotuneError as error:
-        return str(error).partition(";")[0]  # after it stands what a caller can do
-    return "; ".join(f"{name}: {reason}" for name, reason in untraced.items() if not reason.startswith(_OTHERS))
+        return Row(name, of, "", str(error).partition(";")[0])  # after it stands what a caller can do
+    untraced = trace.untraced or ({} if trace.denoiser_calls else {"the denoiser": "was never called"})
+    reasons = (f"{part}: {why}" for part, why in untraced.items() if not why.startswith(_OTHERS))
+    return Row(name, of, recordings.made.label, "; ".join(reasons))
 
 
-def _untraced(pipe: Any) -> dict[str, str]:
+def _of_zoo(name: str) -> Job:
+    """The model in its card's call, small."""
+    recipe = recipes()[name]
+    return _small(build(recipe), card_call(recipe))
+
+
+def _of_class(known: Known) -> Job:
+    pipe = shrunk(known)
+    return _small(pipe, Workload(steps=STEPS if "num_inference_steps" in parameters_of(pipe) else None))
+
+
+def _small(pipe: Any, usual: Workload) -> Job:
     parameters = parameters_of(pipe)
-    sized = {"height", "width"} <= parameters.keys() or needs_image(pipe)
-    workload = Workload(
-        height=EDGE_PX if sized else None,
-        width=EDGE_PX if sized else None,
-        frames=FRAMES if "num_frames" in parameters else None,
-        steps=STEPS if "num_inference_steps" in parameters else None,
-    )
-    with quiet():
-        job = job_for(pipe, device=cpu_device(), workload=workload, example=None, calls=1, undo=False)
-        trace = Recordings(job, job.largest, job.calls[0]).whole()
-    return trace.untraced or ({} if trace.denoiser_calls else {"the denoiser": "was never called"})
+    edge_px = EDGE_PX if {"height", "width"} <= parameters.keys() or needs_image(pipe) else None
+    small = Workload(height=edge_px, width=edge_px, frames=FRAMES if "num_frames" in parameters else None)
+    return job_for(pipe, device=cpu_device(), workload=small, defaults=usual, example=None, calls=1, undo=False)
 
 
-def rows() -> Iterator[Row]:
-    """Every pipeline, the zoo's first."""
-    for name in names():
-        recipe = recipes()[name]
-        yield Row(name, recipe.pipeline_class or "", traced(partial(build, recipe)))
-    for known in CLASSES:
-        yield Row(known.pipeline_class, known.relative, traced(partial(shrunk, known)))
+def rows(wanted: Iterable[str] = ()) -> Iterator[Row]:
+    """Every pipeline, the zoo's first; only those of these names are traced if there are any, the others as the table has them."""
+    only = frozenset(wanted)
+    before = kept() if only else {}
+    for name in (*names(), *_KNOWN):
+        yield before[name] if only and name not in only else traced(name)
+
+
+def kept() -> dict[str, Row]:
+    """The rows of the table as it is, by name."""
+    lines = (line.strip("| \n").split(" | ") for line in TABLE.read_text(encoding="utf-8").splitlines())
+    cells = (line for line in lines if line[0] in _KNOWN or line[0] in recipes())
+    return {name: Row(name, of, call, why[0] if why else "") for name, of, call, _, *why in cells}
 
 
 def table(found: Iterable[Row]) -> str:
@@ -87,10 +106,11 @@ def table(found: Iterable[Row]) -> str:
     lines = [
         "# Which pipelines are traced fully",
         "",
-        f"Made by `python -m benchmarks.coverage`: a call of each at {EDGE_PX}x{EDGE_PX} pixels, {FRAMES} frames of a video.",
+        f"Made by `python -m benchmarks.coverage`: a call of each at {EDGE_PX}x{EDGE_PX} pixels, {FRAMES} frames of a video,",
+        "or the size it has whatever is asked for; of the zoo's in all else as its card recommends.",
         f"{_share(listed)} are traced fully. Where a part falls back, it is estimated by its weights and a margin.",
         "",
-        f"## The zoo at full size: {_share(zoo)}",
+        f"## The zoo, with its published networks: {_share(zoo)}",
         "",
         *_lines("model", "class", zoo),
         "",
@@ -107,8 +127,10 @@ def _share(listed: list[Row]) -> str:
 
 
 def _lines(first: str, second: str, listed: list[Row]) -> list[str]:
-    cells = (f"| {name} | {of} | {'falls back' if why else 'full'} | {why} |" for name, of, why in listed)
-    return [f"| {first} | {second} | traced | why not |", "|---|---|---|---|", *cells]
+    cells = (
+        f"| {name} | {of} | {call} | {'falls back' if why else 'full'} | {why} |" for name, of, call, why in listed
+    )
+    return [f"| {first} | {second} | call | traced | why not |", "|---|---|---|---|---|", *cells]
 
 
 def main() -> int:

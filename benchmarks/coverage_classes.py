@@ -15,7 +15,8 @@ import torch
 from diffusers import SchedulerMixin
 from transformers import ImageProcessingMixin, PreTrainedModel, ProcessorMixin
 
-from autotune.zoo.build import assemble, class_of, common, network, quiet
+from autotune.zoo.build import assemble, class_of, network, quiet
+from autotune.zoo.precisions import common
 from autotune.zoo.recipe import Recipe, TokenizerRecipe
 from autotune.zoo.recipes import recipes
 

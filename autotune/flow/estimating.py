@@ -18,6 +18,7 @@ from autotune.levers.precisions import as_found
 from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate
 from autotune.records.plan import Plan
+from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
 from autotune.search.space import Space
 from autotune.simulate.replay import Replayer
@@ -28,13 +29,17 @@ __all__ = ["Estimated", "estimate_of", "largest_tile_px", "written_out"]
 class Estimated(NamedTuple):
     """What a plan costs."""
 
+    plan: Plan
+    workload: Workload
+    """The call, with the size that is really computed."""
     estimate: Estimate
     smallest_cap_bytes: int
     """With less the call runs out of memory, however often the allocator empties its cache."""
 
 
-def estimate_of(job: Job, plan: Plan) -> Estimated:
-    """What the plan costs, by an allocator that every tensor of the largest call goes through.
+def estimate_of(job: Job, plan: Plan, *, finds_its_tile: bool = False) -> Estimated:
+    """What the plan costs, by an allocator that every tensor of the largest call goes through. With `finds_its_tile` the VAE's
+    tiles are the largest there are.
 
     Raises:
         PlanError: a value, or a pair of values, that this pipeline or device cannot take.
@@ -45,6 +50,10 @@ def estimate_of(job: Job, plan: Plan) -> Estimated:
     check(subject, plan)
     with collecting_no_garbage():
         recordings = Recordings(job, workload, call)
+        if finds_its_tile:
+            recordings.whole(plan.dtype)  # which shows how large the image is
+            tile_px = largest_tile_px(subject._replace(workload=recordings.made))
+            plan = plan.model_copy(update={"vae_tiling": tile_px})
         if plan.batch_split is not False:  # what may be split, only the call itself shows
             check(subject._replace(denoisers=recordings.facts(prove=True)), plan)
         traces = recordings.traces(Space(values={name: (value,) for name, value in plan.values.items()}))
@@ -58,7 +67,7 @@ def estimate_of(job: Job, plan: Plan) -> Estimated:
         torch_version=job.torch_version,
     )
     estimate = replayer.exact(plan)
-    return Estimated(estimate, _smallest_cap_bytes(replayer, plan, estimate, job.device.kind))
+    return Estimated(plan, recordings.made, estimate, _smallest_cap_bytes(replayer, plan, estimate, job.device.kind))
 
 
 def written_out(question: Question, plan: Plan, *, finds_its_tile: bool = False) -> tuple[Explanation, int]:
@@ -70,33 +79,31 @@ def written_out(question: Question, plan: Plan, *, finds_its_tile: bool = False)
     device, host = place_of(question)
     job = job_of(question, device)
     budget = budget_for(device, host, max_vram=question.max_vram, max_ram=question.max_ram)
-    if finds_its_tile:
-        plan = plan.model_copy(update={"vae_tiling": largest_tile_px(job)})
-    estimate, smallest_cap_bytes = estimate_of(job, plan)
+    found = estimate_of(job, plan, finds_its_tile=finds_its_tile)
     explained = Explanation(
         state="written out",
         model=job.model.name,
-        workload=job.largest,
+        workload=found.workload,
         device=device,
         host=host,
         cap_bytes=budget.vram_bytes,
         cap_note=budget.note,
         ram_cap_bytes=budget.ram_bytes,
-        chosen=Candidate(plan=plan, estimate=estimate),
+        chosen=Candidate(plan=found.plan, estimate=found.estimate),
         as_found=as_found(job.pipe),
         unloaded=question.is_named,
         asked=asked(question),
     )
-    return explained, smallest_cap_bytes
+    return explained, found.smallest_cap_bytes
 
 
-def largest_tile_px(job: Job) -> int:
-    """The edge of the largest tile that is smaller than the image.
+def largest_tile_px(subject: Subject) -> int:
+    """The edge of the largest tile that is smaller than the image that the subject's call computes.
 
     Raises:
         PlanError: the VAE cannot tile, or the image is too small for it.
     """
-    edges_px, why_not = EXECUTED["vae_tiling"].domain(Subject(job.pipe, job.device, job.largest))
+    edges_px, why_not = EXECUTED["vae_tiling"].domain(subject)
     tiling = [edge_px for edge_px in edges_px if edge_px is not False]
     if not tiling:
         raise PlanError(f"vae_tiling cannot be applied: {why_not}; what works is False")

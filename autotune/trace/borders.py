@@ -1,7 +1,8 @@
 """Where fakes meet code that wants numbers, and where attention is one event whatever the CPU makes of it.
 
 `.numpy()`, `.item()` and truth values of a fake are made up: enough for post-processing and for safety checkers, which look at
-values only to blank an image. Numbers that the code itself wrote into a tensor are `known.py`'s to tell, what masks select is
+values only to blank an image. Numbers that the code itself wrote into a tensor are `known.py`'s to tell, and the few that the
+pipeline gave a component (the grid of an image's patches); what masks select is
 `masks.py`'s, how tokens are routed `routing.py`'s.
 """
 
@@ -17,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from autotune.records.trace import DTYPES, Attention, EventKind
 from autotune.trace.known import Known
-from autotune.trace.masks import nonzero, without_masks
+from autotune.trace.masks import masks_of, nonzero, without_masks
 from autotune.trace.operators import dtype_code
 from autotune.trace.record import Recorder
 from autotune.trace.routing import Routing
@@ -40,16 +41,25 @@ class Borders(TorchFunctionMode):
     Args:
         recorder: what attention is told to.
         number: the value that every element of a fake has, 0 or 1; masks leave out as many.
+        routing: how a mixture of experts shares its tokens out.
     """
 
-    def __init__(self, recorder: Recorder, number: int = 0) -> None:
+    def __init__(self, recorder: Recorder, number: int = 0, routing: Routing | None = None) -> None:
         super().__init__()
         self.recorder, self.number = recorder, number
         self.made_up = False
         """Whether a number was given out that a real tensor might have answered otherwise."""
         self.refused: Refused | None = None
         """The last function that raised."""
-        self._known, self._routing = Known(), Routing()
+        self._known, self._routing = Known(recorder.pause), routing or Routing()
+
+    def tell(self, fake: torch.Tensor, value: torch.Tensor | None) -> None:
+        """The fake stands for this tensor, whose values matter if they are a few whole numbers."""
+        self._known.tell(fake, value)
+
+    def value_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """The values of a tensor of the pipeline, where they matter and are known."""
+        return self._known.value_of(tensor) if isinstance(tensor, FakeTensor) else self._known.few(tensor)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         try:
@@ -61,21 +71,22 @@ class Borders(TorchFunctionMode):
     def _answer(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.scaled_dot_product_attention:
             return self._attention(func, args, kwargs)
-        if func is torch.tensor:
+        if func in _MAKERS:
             return self._known.made(func, args, kwargs)
+        if self._known and func not in _VALUES:
+            if self._known.knows(args, kwargs):
+                return self._known.called(func, args, kwargs)
+            self._known.changed(func, args, kwargs)
         if not args or not isinstance(args[0], FakeTensor):
             return func(*args, **kwargs)
         if func in _VALUES:
             return _VALUES[func](self._value(args[0]))
-        if self._known:
-            if self._known.value_of(args[0]) is not None:
-                return self._known.called(func, args, kwargs)
-            if func in _SIZED:
-                args = (args[0], *self._known.numbers_for(args[1:]))
+        if self._known and func in _SIZED:
+            args = (args[0], *self._known.numbers_for(args[1:]))
         if func is torch.Tensor.__getitem__:
+            self.made_up |= any(isinstance(mask, FakeTensor) for mask in masks_of(args[1]))
             with self.recorder.pause():
                 index = without_masks(args[1], left_out=self.number)
-            self.made_up |= index is not args[1]
             return func(args[0], index)
         if func in _NONZERO and not kwargs.get("as_tuple"):
             self.made_up = True
@@ -118,6 +129,7 @@ class Borders(TorchFunctionMode):
         return out
 
 
+_MAKERS = (torch.tensor, torch.arange)
 # Functions that take sizes or places, which may come as tensors of one number.
 _SIZED = {getattr(torch.Tensor, name) for name in ("__getitem__", "reshape", "view", "expand", "repeat", "narrow")}
 _NONZERO = (torch.nonzero, torch.Tensor.nonzero)

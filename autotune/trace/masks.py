@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
-__all__ = ["nonzero", "without_masks"]
+__all__ = ["masks_of", "nonzero", "without_masks"]
+
+
+def masks_of(index: Any) -> list[torch.Tensor]:
+    """The masks in the index of `tensor[index]`."""
+    return [entry for entry in (index if isinstance(index, tuple) else (index,)) if _is_mask(entry)]
 
 
 def without_masks(index: Any, *, left_out: int = 0) -> Any:
@@ -21,9 +26,9 @@ def without_masks(index: Any, *, left_out: int = 0) -> Any:
     >>> without_masks((mask, slice(0, 2)))
     (tensor([0, 2]), slice(0, 2, None))
     """
-    entries = index if isinstance(index, tuple) else (index,)
-    if not any(map(_is_mask, entries)):
+    if not masks_of(index):
         return index
+    entries = index if isinstance(index, tuple) else (index,)
     expanded = (nonzero(e, left_out=left_out).unbind(1) if _is_mask(e) else (e,) for e in entries)
     return tuple(axis for axes in expanded for axis in axes)
 

@@ -22,9 +22,15 @@ class _Choices(NamedTuple):
 
 
 class Routing:
-    """Which fakes hold choices of experts; views of one are known too."""
+    """Which fakes hold choices of experts; views of one are known too.
 
-    def __init__(self) -> None:
+    Args:
+        all_to_few: every token chooses the same experts, so that what each of them gets grows with the batch and nothing is
+            rounded; the proof that a batch can be split (`batch.py`) needs that.
+    """
+
+    def __init__(self, *, all_to_few: bool = False) -> None:
+        self._all_to_few = all_to_few
         self._choices: dict[int, _Choices] = {}
 
     def choose(self, indices: torch.Tensor, *, among: torch.Tensor) -> None:
@@ -39,7 +45,12 @@ class Routing:
     def counts(self, indices: torch.Tensor) -> list[int] | None:
         """How often each expert is chosen; None where these are no choices."""
         choices = self._choices.get(indices.untyped_storage()._cdata)
-        return None if choices is None else shared_out(indices.numel(), experts=choices.experts, each=choices.each)
+        if choices is None:
+            return None
+        experts, each = choices
+        if self._all_to_few:
+            return [indices.numel() // each if expert < each else 0 for expert in range(experts)]
+        return shared_out(indices.numel(), experts=experts, each=each)
 
 
 def shared_out(choices: int, *, experts: int, each: int) -> list[int]:

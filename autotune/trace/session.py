@@ -11,7 +11,6 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -27,15 +26,16 @@ from autotune.trace.borders import Borders
 from autotune.trace.computed import Size, computed_size, picture_in
 from autotune.trace.quiet import undisturbed
 from autotune.trace.record import Recorder, Tape
+from autotune.trace.routing import Routing
 from autotune.trace.shapes import Shape
 from autotune.trace.shortcuts import Shortcuts
-from autotune.trace.turns import denoiser_calls, places
+from autotune.trace.turns import Stretch, denoiser_calls, places, recorded_steps
 from autotune.trace.twin import ENTRY_POINTS, born, networks, own_tensors, set_precision, twin_of
 from autotune.trace.weights import block_bytes, buffer_bytes, own_bytes, precision, tensor_bytes, weight_bytes
 
 __all__ = ["Session", "Size"]
 
-_RECORDED_STEPS = 2
+_RECORDED_TURNS = 2
 
 
 class _Call(NamedTuple):
@@ -83,6 +83,7 @@ class Session:
         self.computed: Size | None = None
         """Height and width in pixels and frames of what the recorded call makes; None where that is no picture."""
         self._decoded: list[tuple[int, ...]] = []
+        self._borders = Borders(self._recorder)
         self._scheduler = copy.deepcopy(getattr(pipe, "scheduler", None))
         self.twin = twin_of(pipe, self._mode)
         self._parts = networks(self.twin)
@@ -95,11 +96,11 @@ class Session:
         Raises:
             WorkloadError: the pipeline refuses the arguments.
         """
-        strength = call.get("strength") or 1.0  # image-to-image runs this share of its steps
-        recorded_steps = min(steps, ceil(_RECORDED_STEPS / strength))
+        stretch = Stretch.of(call)
+        few = recorded_steps(self._scheduler, steps, stretch, turns=_RECORDED_TURNS)
         arguments = dict(call)
         if "num_inference_steps" in arguments:
-            arguments["num_inference_steps"] = recorded_steps
+            arguments["num_inference_steps"] = few
         tensors = {path: own for name, part in self._parts.items() for path, own in tensor_bytes(part, name).items()}
         with undisturbed():
             error = self._called(arguments)
@@ -116,7 +117,7 @@ class Session:
             blocks={path: size for name, part in self._parts.items() for path, size in block_bytes(part, name).items()},
             tensors=tensors,
             denoiser_calls=denoiser_calls(
-                self._scheduler, self._recorded_calls(), recorded_steps=recorded_steps, steps=steps, strength=strength
+                self._scheduler, self._recorded_calls(), recorded_steps=few, steps=steps, stretch=stretch
             ),
             untraced=untraced,
         )
@@ -129,7 +130,7 @@ class Session:
         """
         first = ""
         for number in (0, 1):
-            borders = Borders(self._recorder, number)
+            self._borders = borders = Borders(self._recorder, number)
             error = self._attempt(arguments, borders)
             if error is None or not is_the_calls(error, borders.refused):
                 return error
@@ -174,8 +175,8 @@ class Session:
             for call, segment in zip(calls, old, strict=True):
                 self._restore_precision(call)
                 self._start()
+                self._borders = borders = Borders(self._recorder)
                 args, kwargs = tree_map_only(Shape, self._materialise, (call.args, call.kwargs))
-                borders = Borders(self._recorder)
                 with _processors(call.processors), self._entry_points(), self._recorder:
                     try:
                         with borders:
@@ -205,9 +206,10 @@ class Session:
             return DenoiserFacts(batch=batch, batched=batched)
 
         def run(samples: int) -> None:
+            self._borders = Borders(self._recorder, routing=Routing(all_to_few=True))
             sized = [leaf.of_batch(samples) if keystr(path) in batched else leaf for path, leaf in leaves]
             args, kwargs = tree_map_only(Shape, self._materialise, tree_unflatten(sized, spec))
-            with self._mode:
+            with self._borders, self._mode:
                 self._parts[call.component].forward(*args, **kwargs)
 
         with undisturbed(), self._recorder.pause(), _processors(call.processors):
@@ -283,7 +285,7 @@ class Session:
             if self._depth:
                 return function(*args, **kwargs)
             self._end("", "")
-            shapes = tree_map_only(torch.Tensor, Shape.of, (args, kwargs))
+            shapes = tree_map_only(torch.Tensor, self._shape, (args, kwargs))
             present = {m: vars(m)["processor"] for m in self._parts[name].modules() if "processor" in vars(m)}
             self._calls.append(_Call(name, method, shapes[0], shapes[1], precision(self._parts[name]), present))
             args, kwargs = tree_map_only(torch.Tensor, self._fake, (args, kwargs))
@@ -308,12 +310,17 @@ class Session:
         with self._recorder.pause():
             fake = born(self._mode, tensor)
         self._recorder.know_weight(fake)  # the real tensor is recorded already
+        self._borders.tell(fake, self._borders.value_of(tensor))
         return fake
+
+    def _shape(self, tensor: torch.Tensor) -> Shape:
+        return Shape.of(tensor, self._borders.value_of(tensor))
 
     def _materialise(self, shape: Shape) -> torch.Tensor:
         with self._recorder.pause(), self._mode:
             fake = torch.empty_strided(shape.shape, shape.stride, dtype=shape.dtype, device="cpu")
         self._recorder.know_weight(fake)
+        self._borders.tell(fake, shape.values)
         return fake
 
     def _caster(self, name: str, module: torch.nn.Module) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from autotune.errors import PlanError, WorkloadError
+from autotune.flow.estimating import estimate_of
 from autotune.flow.job import job_for
 from autotune.flow.planning import front_of
 from autotune.flow.recordings import Recordings
@@ -21,6 +22,21 @@ CALL = {**CALLS["sd"], "height": 32, "width": 32}
 def recordings(pipe, call=CALL):
     job = job_for(pipe, device=CARD, workload=call, example=None, calls=1, undo=True)
     return Recordings(job, job.workloads[0], job.calls[0])
+
+
+def test_the_largest_tile_is_smaller_than_what_is_computed():
+    """This Flux rounds 257 pixels to 256: tiles of 256 would be none."""
+    job = job_for(
+        flux(), device=CARD, workload={**CALLS["flux"], "height": 257, "width": 257}, example=None, calls=1, undo=True
+    )
+    found = estimate_of(job, Plan(), finds_its_tile=True)
+    assert found.workload.size == (256, 256, None)
+    assert found.plan.vae_tiling == 128
+    assert _decoding_bytes(found) < _decoding_bytes(estimate_of(job, Plan()))
+
+
+def _decoding_bytes(found):
+    return found.estimate.phase("decoding").activations_bytes
 
 
 def space(**values):

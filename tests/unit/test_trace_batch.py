@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers.models.transformers.transformer_hidream_image import MOEFeedForwardSwiGLU
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autotune.trace.batch import mixing
+from autotune.trace.borders import Borders
+from autotune.trace.record import Recorder
+from autotune.trace.routing import Routing
 
 CHANNELS = 3
 
@@ -113,6 +117,20 @@ def layers(*modules):
 )
 def test_samples_that_never_meet(model, fake):
     assert proof(model, fake=fake) == ""
+
+
+def test_experts_see_each_token_by_itself():
+    """How many tokens each expert gets is a number that fakes do not have (`routing.py`)."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode:
+        experts = MOEFeedForwardSwiGLU(16, 32, num_routed_experts=4, num_activated_experts=2).eval()
+
+    def run(samples):
+        with Borders(Recorder(), routing=Routing(all_to_few=True)), mode:
+            experts(torch.empty(samples, 9, 16))
+
+    with torch.no_grad():
+        assert mixing(run) == ""
 
 
 @pytest.mark.parametrize("fake", [True, False])
