@@ -14,7 +14,8 @@ from autotune.errors import AutotuneError, PipelineError, nearest
 from autotune.probe.host import host
 from autotune.records.workload import Workload
 from autotune.units import size
-from autotune.zoo.build import build, common, quiet
+from autotune.zoo.build import build, quiet
+from autotune.zoo.precisions import common
 from autotune.zoo.recipes import find, names, recipes
 
 __all__ = ["DEFAULT", "DEFAULT_ON_CPU", "Loaded", "load", "model_name", "require_room"]
