@@ -86,8 +86,8 @@ def _small(pipe: Any, usual: Workload) -> Job:
 
 
 def rows(wanted: Iterable[str] = ()) -> Iterator[Row]:
-    """Every pipeline, the zoo's first. As the table has them stay what is not wanted, if anything is named, and models that need
-    packages which are not installed here.
+    """Every pipeline, the zoo's first. What is not wanted, if anything is named, stays as the table has it, and so do models
+    that need packages which are not installed here.
     """
     only, before = frozenset(wanted), kept()
     for name in (*names(), *_KNOWN):
