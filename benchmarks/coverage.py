@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,11 +86,17 @@ def _small(pipe: Any, usual: Workload) -> Job:
 
 
 def rows(wanted: Iterable[str] = ()) -> Iterator[Row]:
-    """Every pipeline, the zoo's first; only those of these names are traced if there are any, the others as the table has them."""
-    only = frozenset(wanted)
-    before = kept() if only else {}
+    """Every pipeline, the zoo's first. What is not wanted, if anything is named, stays as the table has it, and so do models
+    that need packages which are not installed here.
+    """
+    only, before = frozenset(wanted), kept()
     for name in (*names(), *_KNOWN):
-        yield before[name] if only and name not in only else traced(name)
+        stays = name in before and ((only and name not in only) or _lacks_packages(name))
+        yield before[name] if stays else traced(name)
+
+
+def _lacks_packages(name: str) -> bool:
+    return name in recipes() and any(find_spec(package) is None for package in recipes()[name].requires)
 
 
 def kept() -> dict[str, Row]:
@@ -136,11 +143,12 @@ def _lines(first: str, second: str, listed: list[Row]) -> list[str]:
 def main() -> int:
     """Writes or checks the table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="zoo models and classes to trace; all of them if none is named")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the table is stale")
-    check = parser.parse_args().check
-    text = table(rows())
+    options = parser.parse_args()
+    text = table(rows(options.names))
     print(text)
-    if not check:
+    if not options.check:
         TABLE.write_text(text, encoding="utf-8")
     stale = text != TABLE.read_text(encoding="utf-8")
     if stale:

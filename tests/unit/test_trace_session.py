@@ -6,7 +6,7 @@ from types import MethodType
 
 import pytest
 import torch
-from diffusers import HeunDiscreteScheduler, PNDMScheduler
+from diffusers import DDIMScheduler, HeunDiscreteScheduler, PNDMScheduler
 
 from autotune.errors import WorkloadError
 from autotune.flow.job import job_for
@@ -73,6 +73,26 @@ def test_recording_the_vae_again_changes_nothing_else():
         assert (one is other) == (one.component != "vae")
         assert one.kind.tolist() == other.kind.tolist()
         assert one.size.tolist() == other.size.tolist()
+
+
+def test_a_few_whole_numbers_that_a_component_is_given_are_known_to_it():
+    """Sizes of images, as vision encoders are given them; here it is the time step that tells a shape."""
+    lengths = []
+
+    def forward(_, sample, timestep, *__, **___):
+        lengths.append(len(torch.arange(1).repeat_interleave(timestep.reshape(1))))
+        return (sample.clone(),)
+
+    pipe = sd()
+    pipe.scheduler = DDIMScheduler()
+    pipe.unet.forward = MethodType(forward, pipe.unet)
+    session = Session(pipe, denoisers=frozenset({"unet"}))
+    trace = session.record(CALL, steps=2)
+    pipe.scheduler.set_timesteps(2)
+    assert trace.untraced == {}
+    assert lengths == pipe.scheduler.timesteps.tolist()
+    session.again(trace, "unet")
+    assert lengths == 2 * pipe.scheduler.timesteps.tolist()
 
 
 @pytest.mark.parametrize(
