@@ -23,7 +23,7 @@ from autotune.probe.gpu import local_device
 from autotune.probe.host import host as probe_host
 from autotune.probe.pipeline import present_device
 from autotune.records.device import Device
-from autotune.records.front import Candidate, Front
+from autotune.records.front import Front
 from autotune.records.host import Host
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload, with_defaults
@@ -109,23 +109,24 @@ def _has_files(pipe: Any) -> bool:
 
 def as_it_stands(question: Question, plan: Plan | None = None) -> Explanation:
     """What the call costs without any change, or under a plan that is applied already."""
-    from autotune.flow.planning import as_it_is, estimates
+    from autotune.flow.planning import standing
     from autotune.levers.precisions import as_found
 
     device, host = place_of(question)
     job = job_of(question, device)
     held = held_by(job.pipe, device)
     budget = budget_for(device, host, max_vram=question.max_vram, max_ram=question.max_ram, held=held)
+    made, chosen = standing(job, plan)
     return Explanation(
         state="as it is" if plan is None else "optimised",
         model=job.model.name,
-        workload=job.largest,
+        workload=made,
         device=device,
         host=host,
         cap_bytes=budget.vram_bytes,
         cap_note=budget.note,
         ram_cap_bytes=budget.ram_bytes,
-        chosen=as_it_is(job) if plan is None else Candidate(plan=plan, estimate=estimates(job, [plan])[0]),
+        chosen=chosen,
         as_found=as_found(job.pipe),
         unloaded=question.is_named,
         asked=asked(question),

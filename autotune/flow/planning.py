@@ -19,12 +19,13 @@ from autotune.records.model import DenoiserFacts
 from autotune.records.plan import EXECUTION_LEVERS, LEVERS, Plan
 from autotune.records.precision import Precision
 from autotune.records.trace import Trace
+from autotune.records.workload import Workload
 from autotune.search.front import pareto
 from autotune.search.space import Space
 from autotune.search.study import estimated, search
 from autotune.simulate.replay import Replayer
 
-__all__ = ["as_it_is", "collecting_no_garbage", "estimates", "facts_for", "front_of", "space_of"]
+__all__ = ["as_it_is", "collecting_no_garbage", "estimates", "facts_for", "front_of", "space_of", "standing"]
 
 Traces = Mapping[tuple[Any, ...], Trace]
 
@@ -126,13 +127,27 @@ def space_of(job: Job) -> Space:
 
 def as_it_is(job: Job) -> Candidate:
     """The pipeline without any change."""
-    plan = current_plan(job.pipe)
-    neutral = plan.model_copy(update={name: getattr(Plan(), name) for name in EXECUTION_LEVERS})
-    return Candidate(plan=plan, estimate=estimates(job, [neutral], untouched=True)[0])
+    return standing(job)[1]
 
 
-def estimates(job: Job, plans: Sequence[Plan], *, untouched: bool = False) -> list[Estimate]:
-    """What each of these plans costs; with `untouched` the pipeline runs as it is, whatever they say of its code."""
+def standing(job: Job, plan: Plan | None = None) -> tuple[Workload, Candidate]:
+    """The call as it is really made, and what it costs without any change or under a plan that is applied."""
+    if plan is not None:
+        made, found = _estimated(job, [plan], untouched=False)
+        return made, Candidate(plan=plan, estimate=found[0])
+    present = current_plan(job.pipe)
+    neutral = present.model_copy(update={name: getattr(Plan(), name) for name in EXECUTION_LEVERS})
+    made, found = _estimated(job, [neutral], untouched=True)
+    return made, Candidate(plan=present, estimate=found[0])
+
+
+def estimates(job: Job, plans: Sequence[Plan]) -> list[Estimate]:
+    """What each of these plans costs."""
+    return _estimated(job, plans, untouched=False)[1]
+
+
+def _estimated(job: Job, plans: Sequence[Plan], *, untouched: bool) -> tuple[Workload, list[Estimate]]:
+    """With `untouched` the pipeline runs as it is, whatever the plans say of its code."""
     values = {name: tuple(dict.fromkeys(getattr(plan, name) for plan in plans)) for name in LEVERS}
     with collecting_no_garbage():
         recordings = _recordings(job, untouched=untouched)
@@ -142,7 +157,8 @@ def estimates(job: Job, plans: Sequence[Plan], *, untouched: bool = False) -> li
         if refused is not None:
             raise PlanError(recording.why_not(refused.execution))
     replayers = _replayers(job, recordings, traces)
-    return [_largest(replayer.exact(plan) for replayer in replayers) for plan in plans]
+    found = [_largest(replayer.exact(plan) for replayer in replayers) for plan in plans]
+    return _of_largest(job, recordings).made, found
 
 
 def facts_for(job: Job) -> dict[str, DenoiserFacts]:

@@ -237,6 +237,8 @@ def _to_do(explained: Explanation, hint: str) -> Line:
 
 def _literal(value: Any) -> str:
     """A value as one types it, strings in double quotes."""
+    if isinstance(value, Precision):
+        value = str(value)
     return f'"{value}"' if isinstance(value, str) and '"' not in value else repr(value)
 
 
