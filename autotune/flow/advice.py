@@ -21,11 +21,12 @@ _LARGER = 2  # a card with more memory than so many times this one's is another 
 
 
 def advice(front: Front, chosen: Candidate, budget: Budget, quality: Quality) -> tuple[str, ...]:
-    """A precision that is only named, a faster lane, more VRAM, more RAM, compiling over more calls."""
+    """A precision that is only named, a faster lane, tiles, more VRAM, more RAM, compiling over more calls."""
     mine = [c for c in front.candidates if LANES.index(c.plan.lane) <= LANES.index(quality)]
     said = [
         *_named(front, chosen, budget),
         *_lane(front, chosen, budget, quality),
+        *_tiled(front, mine, chosen, budget),
         *_more_vram(front, mine, chosen, budget),
         *_more_ram(front, mine, chosen, budget),
         *_without_originals(front, mine, chosen, budget),
@@ -51,6 +52,15 @@ def _lane(front: Front, chosen: Candidate, budget: Budget, quality: Quality) -> 
         if other is not None and _seconds(front, chosen) >= _WORTH_SAYING * _seconds(front, other):
             return [f"quality='{lane}' would take {duration(_seconds(front, other))}"]
     return []
+
+
+def _tiled(front: Front, mine: list[Candidate], chosen: Candidate, budget: Budget) -> list[str]:
+    """A VAE in tiles changes the image, so it is taken only where nothing untiled fits; here one would be much faster."""
+    tiled = [c for c in mine if c.plan.vae_tiling is not False and c.fits(budget.vram_bytes, budget.ram_bytes)]
+    best = min(tiled, key=lambda candidate: _seconds(front, candidate), default=None)
+    if best is None or chosen.plan.quality_rank == 2 or _seconds(front, chosen) < _WORTH_SAYING * _seconds(front, best):
+        return []
+    return [f"keep={{'vae_tiling': {best.plan.vae_tiling}}} would take {duration(_seconds(front, best))}"]
 
 
 def _faster(front: Front, pool: Iterable[Candidate], chosen: Candidate) -> list[Candidate]:

@@ -23,7 +23,9 @@ def plans_of(model):
     front = autotune.explore(model, gpu=GPU, profiles=False)
     best = {(cap, lane): front.best(max_vram=cap, quality=lane) for cap in CAPS for lane in LANES}
     return {
-        f"{cap} {lane}": "does not fit" if candidate is None else candidate.plan.changes
+        f"{cap} {lane}": "does not fit"
+        if candidate is None
+        else json.loads(json.dumps(candidate.plan.changes, default=str))
         for (cap, lane), candidate in best.items()
     }
 

@@ -76,6 +76,7 @@ def cap_at(share):
     return round(low + share * (high - low))
 
 
+SEGMENT_BYTES = 20 * 2**20  # of the allocator, for requests of 1 to 10 MiB
 plans = st.sampled_from(PLANS)
 pairs = st.tuples(st.sampled_from(EDGES), st.sampled_from(EDGES)).map(sorted)
 caps = st.floats(0, 1).map(cap_at)
@@ -85,7 +86,8 @@ caps = st.floats(0, 1).map(cap_at)
 @given(plans, pairs, st.sampled_from(BATCHES))
 def test_more_pixels_need_no_less(plan, edges, batch):
     small, large = (estimates(batch, edge)[plan.id] for edge in edges)
-    assert small.process_bytes <= large.process_bytes
+    assert small.allocated_bytes <= large.allocated_bytes
+    assert small.process_bytes <= large.process_bytes + SEGMENT_BYTES  # other sizes leave other gaps between blocks
     assert small.latency_s <= large.latency_s
 
 
@@ -93,7 +95,8 @@ def test_more_pixels_need_no_less(plan, edges, batch):
 @given(plans, st.sampled_from(EDGES), st.tuples(st.sampled_from(BATCHES), st.sampled_from(BATCHES)).map(sorted))
 def test_a_larger_batch_needs_no_less(plan, edge, batches):
     small, large = (estimates(batch, edge)[plan.id] for batch in batches)
-    assert small.process_bytes <= large.process_bytes
+    assert small.allocated_bytes <= large.allocated_bytes
+    assert small.process_bytes <= large.process_bytes + SEGMENT_BYTES  # other sizes leave other gaps between blocks
     assert small.latency_s <= large.latency_s
 
 
@@ -123,7 +126,7 @@ def test_weights_in_parts_need_no_more_than_whole(plan, edge, batch):
 
 
 def chosen(cap, quality="near"):
-    budget = Budget(vram_bytes=cap, ram_bytes=None)
+    budget = Budget(vram_bytes=cap, ram_bytes=10**12)
     return choose(front(), budget, quality=quality, objective="latency", nearest=lambda *_: None)
 
 

@@ -200,6 +200,14 @@ def test_advice_says_what_would_buy_more(pick, caps, quality, said):
     assert advice(FRONT, pick, budget(*caps), quality) == said
 
 
+def test_tiles_are_told_where_they_would_be_much_faster():
+    leaf = candidate(Plan(id="p7", offload="sequential"), process_bytes=3 * GB, latency_s=60.0, host_ram_bytes=GB)
+    both = front(leaf, TILED)
+    assert both.best(max_vram=4 * GB) == leaf
+    assert advice(both, leaf, budget(4), "near") == ("keep={'vae_tiling': 512} would take 6.0 s",)
+    assert advice(both, TILED, budget(4), "near") == ()
+
+
 PLAIN = candidate(Plan(id="p0"), latency_s=10.0)
 COMPILED = candidate(Plan(id="p1", compile="blocks"), latency_s=8.0, setup_s=20.0)
 
