@@ -14,8 +14,8 @@ from autotune.errors import PipelineError, PlanError, WorkloadError, nearest
 from autotune.probe import catalog
 from autotune.probe.gpu import device_kind
 from autotune.probe.pipeline import require_pipeline
-from autotune.records.plan import LANES, LEVERS, Plan
 from autotune.records.described import MAX_EDGE_PX
+from autotune.records.plan import LANES, LEVERS, Plan
 from autotune.records.workload import MAX_COUNT, MAX_MANY, Workload
 from autotune.units import parse_bytes
 from autotune.zoo.recipes import find

@@ -52,7 +52,10 @@ def test_numbers_of_the_call(workload, words):
 @pytest.mark.parametrize("number", [0, -1, 10**9])
 def test_an_argument_is_bounded_as_the_field_of_a_workload(argument, field, number):
     said = []
-    for build in (lambda: Question("flux-dev", gpu="T4", workload={argument: number}), lambda: Workload(**{field: number})):
+    for build in (
+        lambda: Question("flux-dev", gpu="T4", workload={argument: number}),
+        lambda: Workload(**{field: number}),
+    ):
         with pytest.raises(WorkloadError) as caught:
             build()
         said.append((str(caught.value).partition(";")[0].partition("=")[2], caught.value.nearest))
