@@ -14,8 +14,9 @@ from autotune.errors import PipelineError, PlanError, WorkloadError, nearest
 from autotune.probe import catalog
 from autotune.probe.gpu import device_kind
 from autotune.probe.pipeline import require_pipeline
+from autotune.records.described import MAX_EDGE_PX
 from autotune.records.plan import LANES, LEVERS, Plan
-from autotune.records.workload import Workload
+from autotune.records.workload import MAX_COUNT, MAX_MANY, Workload
 from autotune.units import parse_bytes
 from autotune.zoo.recipes import find
 
@@ -28,9 +29,8 @@ _OBJECTIVES = ("latency", "memory")
 _APPROXIMATIONS = ("sage",)
 _VERSION = re.compile(r"\d{1,3}\.\d{1,3}(\.\d{1,3})?([a-z.+][\w.+]{0,30})?")
 _MOST_RANK = 4096  # a LoRA of full rank is as large as its layer
-_MOST = {"height": 2**16, "width": 2**16, "frames": 100_000, "steps": 100_000, "batch": 10_000}
-"""More than any pipeline is asked for: what is larger was mistyped, and would be traced for hours."""
-_FIELDS = {"height": "height", "width": "width", "num_frames": "frames", "num_inference_steps": "steps"}
+_MOST = {"height": MAX_EDGE_PX, "width": MAX_EDGE_PX, "num_frames": MAX_MANY, "num_inference_steps": MAX_COUNT}
+"""By argument of a call, as the fields of a `Workload` are bounded."""
 
 # Pipelines that refuse edges which are no multiple of this, by the `check_inputs` of diffusers 0.42. Those that only round them
 # (Flux, Qwen-Image, Chroma) are not among them.
@@ -164,9 +164,9 @@ def _check_place(gpu: Any, device: Any) -> None:
 def _check_call(model: Any, call: Any) -> None:
     """The numbers of one call, and its edges where the model's class is known and refuses some."""
     if isinstance(call, Workload):
-        numbers = {name: getattr(call, name) for name in _MOST}
+        numbers = {"height": call.height, "width": call.width}
     elif isinstance(call, Mapping):
-        numbers = {argument: call.get(argument) for argument in _FIELDS}
+        numbers = {argument: call.get(argument) for argument in _MOST}
     else:
         return
     for name, number in numbers.items():
@@ -174,9 +174,8 @@ def _check_call(model: Any, call: Any) -> None:
             continue
         if type(number) is not int or number < 1:
             raise WorkloadError(f"{name}={number!r} is not a positive whole number; write for example {name}=512")
-        most = _MOST[_FIELDS.get(name, name)]
-        if number > most:
-            raise WorkloadError(f"{name}={number} is more than can be planned for; nearest: {most}")
+        if number > _MOST[name]:
+            raise WorkloadError(f"{name}={number} is too large; nearest: {_MOST[name]}")
     recipe = find(model) if isinstance(model, str) else None
     edge_px = EDGES_PX.get((recipe and recipe.pipeline_class) or "", 1)
     for name in ("height", "width"):

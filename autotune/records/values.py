@@ -36,7 +36,7 @@ def spelled(name: str, value: Any) -> Any:
     if isinstance(default, bool):
         if text in _NEUTRAL:
             return False
-        return int(text) if text.isdecimal() and len(text) <= _DIGITS else _SPELLED.get(text, value)
+        return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else _SPELLED.get(text, value)
     if text in _NEUTRAL or _SPELLED.get(text) is False:
         return default
     return text

@@ -12,13 +12,14 @@ from autotune.errors import WorkloadError, nearest
 from autotune.records.base import Record
 from autotune.records.described import MAX_EDGE_PX, MAX_PICTURE_PX, Described
 
-__all__ = ["SCALES", "Workload", "with_defaults"]
+__all__ = ["MAX_COUNT", "MAX_MANY", "SCALES", "Workload", "with_defaults"]
 
 Scalar = str | int | float | bool | None
 # Bounds far above any published call: what lies beyond them is a slip of the keyboard.
+MAX_COUNT, MAX_MANY = 10_000, 1_000_000
 Edge = Annotated[int, Field(strict=True, ge=1, le=MAX_EDGE_PX)]
-Count = Annotated[int, Field(strict=True, ge=1, le=10_000)]
-Many = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Count = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
+Many = Annotated[int, Field(strict=True, ge=1, le=MAX_MANY)]
 
 SCALES = ("guidance_scale", "guidance_scale_2", "true_cfg_scale", "prior_guidance_scale", "decoder_guidance_scale",
           "audio_guidance_scale", "min_guidance_scale", "max_guidance_scale")  # fmt: skip
@@ -210,7 +211,7 @@ def _sentence(error: ValidationError, fields: Mapping[str, Any]) -> str:
         return f"a Workload has no {name!r}; nearest: {nearest(name, known)}; other arguments go into arguments={{...}}"
     limits = problem.get("ctx", {})
     if "le" in limits:
-        return f"{name}={value!r} is too large; up to {limits['le']} is planned for"
+        return f"{name}={value!r} is too large; nearest: {limits['le']}"
     if "ge" in limits or problem["type"].startswith("int"):
         return f"{name}={value!r} is not a positive whole number; write for example {name}={_EXAMPLES.get(name, 2)}"
     return f"{name}={value!r} is not a value for this: {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -26,7 +26,7 @@ class Explanation(Record):
     device: Device
     """Where it runs."""
     host: Host | None = None
-    """The machine around the device; None when planning for a card that is not here."""
+    """The machine around the device; stated or assumed where the card is not here."""
     cap_bytes: int
     """What the process may take of the device."""
     cap_note: str = ""

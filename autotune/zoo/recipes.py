@@ -108,7 +108,7 @@ def matching(word: str | None = None) -> list[Recipe]:
     >>> [recipe.name for recipe in matching("flux 2")], matching("no such thing")
     (['flux2-klein-4b', 'flux2-dev', 'flux2-klein-9b'], [])
     """
-    if word is None:
+    if word is None or not word.strip():
         return pipelines()
     return _best_first([recipe for recipe in pipelines() if any(has_words(one, word) for one in recipe.known_names)])
 

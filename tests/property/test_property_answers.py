@@ -17,6 +17,7 @@ from autotune.flow.ask import answer_from
 from autotune.flow.question import Question
 from autotune.records.front import Front
 from autotune.records.plan import LANES, Plan
+from autotune.records.precision import Precision
 from autotune.report.explanation import Explanation
 from autotune.report.lines import refusal_rows
 from autotune.report.text import answer_lines, six_lines
@@ -174,14 +175,15 @@ def is_laid_out(explained, width):
     )
 )
 def test_each_reason_is_worked_out_from_the_figures(figures):
-    values = {"dtype": ("as_is", "float16"), "vae_tiling": (False, 512), "offload": ("none", "model", "sequential")}
+    precisions = Precision(), Precision("fp16"), Precision("bf16, vae=fp32")
+    values = {"dtype": precisions, "vae_tiling": (False, 512), "offload": ("none", "sequential")}
     plans = [Plan(**dict(zip(values, chosen, strict=True))) for chosen in product(*values.values())]
     everyone = [candidate(plan, **own) for plan, own in zip(plans, figures, strict=True)]
     evaluated = {tuple(one.plan.values.values()): one for one in everyone}
     for one in pareto(everyone):
         for lever, reason in with_reasons(one, evaluated, Space(values=values)).plan.reasons.items():
             for said in reason.split("; "):
-                value, words = re.fullmatch(r"against (\w+): (.*)", said).groups()
+                value, words = re.fullmatch(r"against ([^:]+): (.*)", said).groups()
                 other = next(
                     c for c in everyone if str(getattr(c.plan, lever)) == value
                     and c.plan.model_copy(update={lever: None}) == one.plan.model_copy(update={lever: None})

@@ -74,7 +74,7 @@ def test_precision_by_component_and_additions_reach_the_question():
     assert question.controlnets == ("one", "two")
     assert question.settings is not None
     assert question.settings.expandable_segments
-    assert question.restricted  # nothing of it is kept for others
+    assert question.added
     assert SetupOptions(loaded_as=["bf16"]).question["loaded_as"] == "bf16"
     for twice in (["fp16", "bf16"], ["=fp16"], ["vae="]):
         with pytest.raises(PlanError, match="--loaded-as"):

@@ -47,6 +47,7 @@ MISUNDERSTOOD = [
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)  # else sentences are wrapped
     return lambda *words: CliRunner().invoke(app, list(words))
 
 
@@ -85,7 +86,7 @@ def test_a_refusal_names_the_nearest_for_programs(run):
 
 
 def test_what_nobody_expected_is_a_document_and_a_traceback(run, monkeypatch):
-    monkeypatch.setattr("autotune.zoo.names.matching", lambda word: 1 / 0)
+    monkeypatch.setattr("autotune.zoo.recipes.matching", lambda word: 1 / 0)
     result = run("models", "--json")
     assert result.exit_code == 1
     assert error_in(result) == {"kind": "internal", "message": "ZeroDivisionError: division by zero", "nearest": []}
@@ -96,7 +97,7 @@ def test_an_interruption_is_no_traceback(run, monkeypatch):
     def interrupted(word):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("autotune.zoo.names.matching", interrupted)
+    monkeypatch.setattr("autotune.zoo.recipes.matching", interrupted)
     result = run("models", "--json")
     assert result.exit_code == 130
     assert error_in(result)["kind"] == "interrupted"
@@ -158,6 +159,7 @@ def test_optimize_wants_a_pipeline():
 def test_models_and_gpus_are_listed(run):
     everything = json.loads(run("models", "--json").stdout)
     assert [entry["name"] for entry in everything] == names()
+    assert json.loads(run("models", " ", "--json").stdout) == everything
     found = json.loads(run("models", "FLUX", "--json").stdout)
     assert found
     assert all("flux" in " ".join([entry["name"], entry["hub_id"], *entry["aliases"]]).casefold() for entry in found)

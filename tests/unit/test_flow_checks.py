@@ -35,14 +35,31 @@ def test_edges_are_those_that_the_pipeline_refuses(name):
         ({"num_inference_steps": 0}, "num_inference_steps=0 is not a positive whole number"),
         ({"width": True}, "width=True is not a positive whole number"),
         ({"width": float("nan")}, "width=nan is not a positive whole number"),
-        (Workload(steps=10**7), "steps=10000000 is more than can be planned for; nearest: 100000"),
-        ([Workload(), {"width": 10**9}], "width=1000000000 is more than can be planned for; nearest: 65536"),
+        ({"num_inference_steps": 10**7}, "num_inference_steps=10000000 is too large; nearest: 10000"),
+        ([Workload(), {"width": 10**9}], "width=1000000000 is too large; nearest: 65535"),
     ],
 )
 def test_numbers_of_the_call(workload, words):
     with pytest.raises(WorkloadError) as caught:
         Question("sd15", gpu="T4", workload=workload)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "field"),
+    [("height", "height"), ("width", "width"), ("num_frames", "frames"), ("num_inference_steps", "steps")],
+)
+@pytest.mark.parametrize("number", [0, -1, 10**9])
+def test_an_argument_is_bounded_as_the_field_of_a_workload(argument, field, number):
+    said = []
+    for build in (
+        lambda: Question("flux-dev", gpu="T4", workload={argument: number}),
+        lambda: Workload(**{field: number}),
+    ):
+        with pytest.raises(WorkloadError) as caught:
+            build()
+        said.append((str(caught.value).partition(";")[0].partition("=")[2], caught.value.nearest))
+    assert said[0] == said[1]
 
 
 def test_a_pipeline_that_rounds_its_edges_is_not_refused():
