@@ -23,11 +23,16 @@ class Pipe:
         self.vae_scale_factor = 8
         self.asked = []
 
+    @property
+    def do_classifier_free_guidance(self):
+        return self._guidance_scale > 1
+
     def __call__(
         self, prompt=None, height=None, width=None, num_inference_steps=4, guidance_scale=7.5, negative_prompt=None,
         num_images_per_prompt=1, eta=0.0, strength=0.8, generator=None, latents=None, output_type="pil",
         callback_on_step_end=None,
     ):  # fmt: skip
+        self._guidance_scale = guidance_scale
         self.asked.append((prompt, height, width))
         if prompt == "broken":
             raise ValueError("as it was")
