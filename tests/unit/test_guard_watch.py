@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from autotune.guard.watch import Watch
+from autotune.probe.guidance import guided_arguments
+from autotune.probe.workload import resolve_workload
 from autotune.records.workload import Workload
+from benchmarks import tiny
 from tests.unit.handmade import CARD, CPU
 
 PLANNED = Workload(height=64, width=64, steps=4, guidance=True, calls=9, arguments={"prompt": "text"})
@@ -90,6 +93,18 @@ OTHER = {
 def test_the_planned_call_however_it_is_written(watch, noted, args, kwargs):
     for _ in range(2):
         call(watch, Pipe(), *args, **kwargs)
+    assert len(noted) == 1
+
+
+@pytest.mark.parametrize("build", [tiny.sd, tiny.sdxl, tiny.sd3, tiny.flux, tiny.wan, tiny.ltx])
+@pytest.mark.parametrize("guidance", [None, True, False])
+def test_the_planned_call_of_a_real_pipeline(noted, build, guidance):
+    pipe, size = build(), {"height": 32, "width": 32}
+    planned = resolve_workload(pipe, Workload(guidance=guidance, **size), calls=9)
+    learning = Watch(planned, CPU, lambda call_s, peak_bytes: noted.append(call_s))
+    said = guided_arguments(pipe, {}, guided=bool(planned.guidance))
+    for kwargs in ({**size, **said}, {**size, **said, "num_inference_steps": planned.steps}, {"width": 64, **said}):
+        learning.run(pipe, lambda pipe, **given: given, (), {"prompt": "a dog", **kwargs})
     assert len(noted) == 1
 
 
