@@ -17,7 +17,7 @@ from autotune.simulate.latency import Code
 from autotune.simulate.margins import COMPUTING, Bar, Moves, latency_bar, moves_of
 from autotune.simulate.replay import Replayer
 from autotune.simulate.workspace import context_bytes
-from autotune.trace.turns import denoiser_calls
+from autotune.trace.turns import Stretch, denoiser_calls
 from benchmarks.cases import Case, Run, job_of, plan_of
 
 __all__ = ["Predicted", "predict"]
@@ -80,7 +80,7 @@ def predict(case: Case, runs: Iterable[Run]) -> dict[Run, Predicted]:
             bytes_on[run.device] = _on(replayers[key], plan, run.device, graphed)
         estimate = replayers[key].estimate(plan.model_copy(update={"tf32": run.tf32}))
         moving_share = estimate.transfer_s / (estimate.latency_s or 1.0)
-        done = int(steps * _strength(job)) or 1  # image-to-image: the bar shows only the steps that are done
+        done = int(steps * _stretch(job).share) or 1  # image-to-image: the bar shows only the steps that are done
         found[run] = bytes_on[run.device]._replace(
             call_s=estimate.latency_s,
             iteration_s=estimate.step_s * steps / done,
@@ -101,22 +101,22 @@ def _codes(run: Run, job: Job) -> dict[str, Code]:
 
 def _called(trace: Trace, job: Job, steps: int, run: Run) -> Trace:
     """The trace with as many calls of the denoiser as there are in the run's steps."""
-    recorded_steps, strength = job.largest.steps or 1, _strength(job)
+    recorded_steps, stretch = job.largest.steps or 1, _stretch(job)
     calls = denoiser_calls(
         getattr(job.pipe, "scheduler", None),
         trace.denoiser_calls,
         recorded_steps=recorded_steps,
         steps=steps,
-        strength=strength,
+        stretch=stretch,
     )
     if run.call_a_step:
-        calls = trace.denoiser_calls // (int(recorded_steps * strength) or 1) * int(steps * strength)
+        calls = trace.denoiser_calls // (int(recorded_steps * stretch.share) or 1) * int(steps * stretch.share)
     return trace.model_copy(update={"denoiser_calls": calls})
 
 
-def _strength(job: Job) -> float:
-    """The share of its steps that the call does, below 1 in image-to-image."""
-    return float(job.calls[0].get("strength") or 1.0)
+def _stretch(job: Job) -> Stretch:
+    """The part of its steps that the call makes, less than all in image-to-image."""
+    return Stretch.of(job.calls[0])
 
 
 def _on(replayer: Replayer, plan: Plan, device: Device, graphed: frozenset[str]) -> Predicted:

@@ -73,7 +73,11 @@ def resolve_workload(
             raise WorkloadError(f"{type(pipe).__name__} takes no {_argument(field)}; leave {field} out of the workload")
         default = parameters[argument].default if argument in parameters else None
         fallback = _default_of(pipe, field) if argument else None
-        usually = getattr(merged, field) if argument else None
+        of_card = field in (
+            "height",
+            "width",
+        )  # where nobody can say a size it is the card's (Stable Cascade's decoder)
+        usually = getattr(merged, field) if argument or of_card else None
         updates[field] = usually or (default if isinstance(default, int) else None) or fallback
     if edges and "height" not in parameters:
         updates |= edges
@@ -157,10 +161,11 @@ def _argument(field: str) -> str:
 
 def _guidance_of(pipe: Any, said: Workload, merged: Workload) -> bool | None:
     """Whether the call is guided; None where no negative prompt is usual and none is given."""
+    call = merged.arguments | merged.inputs  # a negative prompt may come as embeddings
     if merged.guidance is None:
-        return is_guided(pipe, merged.arguments) or (False if is_guidable(pipe, unsaid=True) else None)
+        return is_guided(pipe, call) or (False if is_guidable(pipe, unsaid=True) else None)
     if said.guidance is not None:
-        guided_arguments(pipe, merged.arguments, guided=said.guidance)  # refuses what it cannot do
+        guided_arguments(pipe, call, guided=said.guidance)  # refuses what it cannot do
     return merged.guidance and is_guidable(pipe) if is_guidable(pipe) else None
 
 

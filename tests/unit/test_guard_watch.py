@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from autotune.guard.watch import Watch
+from autotune.probe.guidance import guided_arguments
+from autotune.probe.workload import resolve_workload
 from autotune.records.workload import Workload
+from benchmarks import tiny
 from tests.unit.handmade import CARD, CPU
 
 PLANNED = Workload(height=64, width=64, steps=4, guidance=True, calls=9, arguments={"prompt": "text"})
@@ -23,11 +26,16 @@ class Pipe:
         self.vae_scale_factor = 8
         self.asked = []
 
+    @property
+    def do_classifier_free_guidance(self):
+        return self._guidance_scale > 1
+
     def __call__(
         self, prompt=None, height=None, width=None, num_inference_steps=4, guidance_scale=7.5, negative_prompt=None,
         num_images_per_prompt=1, eta=0.0, strength=0.8, generator=None, latents=None, output_type="pil",
         callback_on_step_end=None,
     ):  # fmt: skip
+        self._guidance_scale = guidance_scale
         self.asked.append((prompt, height, width))
         if prompt == "broken":
             raise ValueError("as it was")
@@ -85,6 +93,18 @@ OTHER = {
 def test_the_planned_call_however_it_is_written(watch, noted, args, kwargs):
     for _ in range(2):
         call(watch, Pipe(), *args, **kwargs)
+    assert len(noted) == 1
+
+
+@pytest.mark.parametrize("build", [tiny.sd, tiny.sdxl, tiny.sd3, tiny.flux, tiny.wan, tiny.ltx])
+@pytest.mark.parametrize("guidance", [None, True, False])
+def test_the_planned_call_of_a_real_pipeline(noted, build, guidance):
+    pipe, size = build(), {"height": 32, "width": 32}
+    planned = resolve_workload(pipe, Workload(guidance=guidance, **size), calls=9)
+    learning = Watch(planned, CPU, lambda call_s, peak_bytes: noted.append(call_s))
+    said = guided_arguments(pipe, {}, guided=bool(planned.guidance))
+    for kwargs in ({**size, **said}, {**size, **said, "num_inference_steps": planned.steps}, {"width": 64, **said}):
+        learning.run(pipe, lambda pipe, **given: given, (), {"prompt": "a dog", **kwargs})
     assert len(noted) == 1
 
 

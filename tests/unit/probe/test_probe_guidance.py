@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from autotune.errors import WorkloadError
 from autotune.probe.guidance import guided_arguments, is_guidable, is_guided
@@ -127,3 +128,5 @@ def test_a_scale_that_was_said_decides_and_is_no_other_argument():
     resolved = resolve_workload(flux, {"true_cfg_scale": 4.0, "negative_prompt": "blurred"})
     assert (resolved.guidance, resolved.arguments) == (True, {"negative_prompt": "text"})
     assert resolve_workload(flux, {"true_cfg_scale": 4.0}).guidance is None  # without a negative prompt it does nothing
+    embedded = {"negative_prompt_embeds": torch.zeros(1, 8, 32), "negative_pooled_prompt_embeds": torch.zeros(1, 32)}
+    assert resolve_workload(flux, {"true_cfg_scale": 4.0, **embedded}).guidance is True
