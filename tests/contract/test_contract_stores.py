@@ -8,6 +8,7 @@ import multiprocessing
 import shutil
 import tempfile
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autotune.records.device import Device
+from autotune.records.described import MAX_PICTURE_PX
 from autotune.records.estimate import PHASES, Estimate, Phase
 from autotune.records.front import Candidate, Front
 from autotune.records.plan import Plan
@@ -462,16 +464,18 @@ def test_the_first_folder_wins_unless_other_versions_made_its_profile(tmp_path):
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-positive = st.integers(min_value=1, max_value=10**6)
+counts = st.integers(min_value=1, max_value=10_000)
+edges = st.none() | st.integers(min_value=1, max_value=isqrt(MAX_PICTURE_PX))
+many = st.integers(min_value=1, max_value=10**6)
 workloads = st.builds(
     Workload,
-    batch=positive,
-    height=st.none() | positive,
-    width=st.none() | positive,
-    frames=st.none() | positive,
-    steps=st.none() | positive,
+    batch=counts,
+    height=edges,
+    width=edges,
+    frames=st.none() | many,
+    steps=st.none() | counts,
     guidance=st.none() | st.booleans(),
-    calls=positive,
+    calls=many,
     arguments=st.dictionaries(st.text(), scalars | st.lists(scalars, max_size=3), max_size=3),
     inputs=st.dictionaries(st.text(), st.text(), max_size=3),
 )
