@@ -101,7 +101,8 @@ def _show(
 ) -> None:
     from autotune.cli.show import page, show_table
 
-    show_table(page(), "Answers", [f">{name}" for name in figures], [[f"{value:g}" for value in figures.values()]])
+    rows = ((name, f"{value:g}") for name, value in figures.items())
+    show_table(page(), "Answers", ("figure", ">value"), rows)
     for one in judgements:
         for said in one.wrong:
             print(f"\n{one.id}\n  {said}")
