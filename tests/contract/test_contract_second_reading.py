@@ -104,8 +104,8 @@ def test_what_the_owner_offloaded_leaf_by_leaf_counts_as_held_in_ram() -> None:
         ({"forbid": 5}, "forbid=5 is not a list of names"),
         ({"profiles": 5}, "profiles=5 is not a folder, None or False"),
         (
-            {"keep": {"vae_slicing": "yes"}},
-            "keep={'vae_slicing': 'yes'} is no value of this lever: Input should be a valid boolean",
+            {"keep": {"vae_slicing": "maybe"}},
+            "vae_slicing='maybe' is not a valid value for this lever; there are True and False",
         ),
     ],
 )
