@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autotune.records.device import Device
 from autotune.records.described import MAX_PICTURE_PX
+from autotune.records.device import Device
 from autotune.records.estimate import PHASES, Estimate, Phase
 from autotune.records.front import Candidate, Front
 from autotune.records.plan import Plan
