@@ -194,8 +194,8 @@ def plan(
         AutotuneError: one of its subclasses, `DoesNotFitError` if nothing stays under the cap.
 
     >>> import autotune
-    >>> autotune.plan("sd15", gpu="NVIDIA GeForce RTX 3060 12GB", max_vram="4GB").dtype
-    'float16'
+    >>> print(autotune.plan("sd15", gpu="NVIDIA GeForce RTX 3060 12GB", max_vram="4GB").dtype)
+    fp16
     """
     question = Question(
         pipe_or_model, gpu=gpu, max_vram=max_vram, max_ram=max_ram, workload=workload, example=example, calls=calls,
