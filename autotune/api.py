@@ -268,6 +268,8 @@ def explain(
 ) -> Explanation:
     """What was chosen for an optimised pipeline and why; for any other, what it costs as it is.
 
+    The arguments are those of `plan`.
+
     >>> import autotune
     >>> autotune.explain("sd15", gpu="NVIDIA GeForce RTX 3060 12GB").fits
     True

@@ -31,6 +31,15 @@ NAMES = {
     "restore",
 }
 
+ADDED = [
+    "loaded_as=None",
+    "controlnets=()",
+    "lora_rank=None",
+    "ip_adapter=None",
+    "torch_version=None",
+    "allocator=None",
+]
+"""What is said of a named model and of a machine that is not here."""
 SIGNATURES = {
     "optimize": [
         "pipe",
@@ -57,6 +66,7 @@ SIGNATURES = {
         "pipe_or_model",
         "*",
         "gpu=None",
+        "ram=None",
         "max_vram=None",
         "max_ram=None",
         "workload=None",
@@ -70,11 +80,13 @@ SIGNATURES = {
         "device=None",
         "profiles=None",
         "undo=True",
+        *ADDED,
     ],
     "explore": [
         "pipe_or_model",
         "*",
         "gpu=None",
+        "ram=None",
         "workload=None",
         "example=None",
         "calls=1",
@@ -84,15 +96,18 @@ SIGNATURES = {
         "device=None",
         "profiles=None",
         "undo=True",
+        *ADDED,
     ],
     "explain": [
         "pipe_or_model",
         "*",
         "gpu=None",
+        "ram=None",
         "max_vram=None",
         "workload=None",
         "example=None",
         "device=None",
+        *ADDED,
     ],
     "restore": ["pipe"],
 }
