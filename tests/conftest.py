@@ -1,4 +1,4 @@
-"""What all tests share: none of them reads or writes the profiles of the person who runs them."""
+"""What all tests share: none of them sees the profiles, or the terminal's width, of the person who runs them."""
 
 from __future__ import annotations
 
@@ -9,4 +9,5 @@ import pytest
 def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTOTUNE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("COLUMNS", raising=False)  # what is printed is printed as into a file
         yield
