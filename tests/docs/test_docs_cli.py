@@ -12,10 +12,14 @@ from typer.testing import CliRunner
 from autotune.cli.app import app
 from autotune.records.plan import LEVERS
 
-CALL = {"--height", "--width", "--batch", "--frames", "--steps"}
+CALL = {
+    *("--height", "--width", "--batch", "--frames", "--steps", "--guidance", "--guidance-scale", "--negative-prompt"),
+    *("--prompt-tokens", "--image", "--mask", "--video", "--strength", "--argument"),
+    *("--loaded-as", "--controlnet", "--lora-rank", "--ip-adapter", "--torch", "--allocator"),
+}
 FIXED = {"--allow", "--calls", "--keep", "--forbid", "--profiles", "--no-profiles", "--no-undo"}
 PLACE = {"--gpu", "--device"}
-CAPS = {"--max-vram", "--max-ram"}
+CAPS = {"--max-vram", "--max-ram", "--ram"}
 VERBOSE = {"-v", "--verbose"}
 LEVER_FLAGS = {"--" + lever.replace("_", "-") for lever in LEVERS}
 COMMANDS = {
@@ -23,7 +27,7 @@ COMMANDS = {
     "plan": {"--json", "--code", *VERBOSE, *CAPS, "--quality", "--objective", *PLACE, *CALL, *FIXED},
     "explore": {"--json", *CAPS, "--quality", "--objective", *PLACE, *CALL, *FIXED},
     "estimate": {"--json", "--keep", *VERBOSE, *CAPS, *PLACE, *CALL, *LEVER_FLAGS},
-    "explain": {"--json", "--max-vram", *PLACE, *CALL},
+    "explain": {"--json", *CAPS, *PLACE, *CALL},
     "models": {"--json"},
     "gpus": {"--json"},
     "profiles list": {"--json", "--profiles"},
