@@ -16,7 +16,8 @@ HIT = f"app(['plan', 'sd15', '--gpu', {CARD!r}, '--max-vram', '4GB', '--json'], 
 def imported_by(code: str, *, folder) -> set[str]:
     """The heavy packages that are imported after running `code` in a fresh interpreter."""
     program = (
-        f"import json, sys\n{code}\nprint(json.dumps([n for n in {HEAVY!r} if n in sys.modules]), file=sys.stderr)"
+        f"import json, sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\n"  # a command ends its process
+        f"print(json.dumps([n for n in {HEAVY!r} if n in sys.modules]), file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=120, check=True
