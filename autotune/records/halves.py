@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from autotune.records.base import Record
+from autotune.records.precision import DtypeName
 
 __all__ = ["DtypeName", "HalfName", "HalfPrecision"]
 
-DtypeName = Literal["float32", "float16", "bfloat16"]
 HalfName = Literal["float16", "bfloat16"]
 
 

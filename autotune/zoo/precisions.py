@@ -6,13 +6,12 @@ from collections.abc import Collection, Mapping
 from typing import Any, get_args
 
 from autotune.errors import PipelineError, nearest
-from autotune.records.halves import DtypeName
+from autotune.records.precision import AS_IS, DtypeName, dtype_named
 
 __all__ = ["Wanted", "chosen", "common"]
 
 Wanted = str | Mapping[str, str]
 """A precision, or precisions by component with "default" for the others; "fp16", "bf16" and "fp32" are understood too."""
-_SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 def chosen(wanted: Wanted | None, components: Collection[str], *, model: str) -> dict[str, DtypeName]:
@@ -38,11 +37,14 @@ def chosen(wanted: Wanted | None, components: Collection[str], *, model: str) ->
 
 
 def _named(value: Any) -> DtypeName:
-    text = str(value).removeprefix("torch.").strip().casefold()
+    try:
+        dtype = dtype_named(value)
+    except ValueError:
+        dtype = AS_IS
     for name in get_args(DtypeName):
-        if name == _SHORT.get(text, text):
+        if name == dtype:
             return name  # type: ignore[no-any-return]
-    raise PipelineError(f"{value!r} is not a precision that a model can be loaded in; {', '.join(_SHORT)} are")
+    raise PipelineError(f"{value!r} is not a precision that a model can be loaded in; fp32, fp16, bf16 are")
 
 
 def common(dtypes: Collection[str]) -> DtypeName:
