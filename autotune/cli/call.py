@@ -188,7 +188,8 @@ def _precision(said: list[str] | tuple[()]) -> str | Mapping[str, str] | None:
 
 
 _OWN_OPTIONS = {
-    "height": "--height", "width": "--width", "num_frames": "--frames", "num_inference_steps": "--steps",
+    "height": "--height", "width": "--width", "num_inference_steps": "--steps",
+    "num_frames": "--frames", "frames": "--frames", "video_length": "--frames",
     "num_images_per_prompt": "--batch", "num_videos_per_prompt": "--batch", "guidance_scale": "--guidance-scale",
     "strength": "--strength", "image": "--image", "mask_image": "--mask", "video": "--video",
 }  # fmt: skip

@@ -15,7 +15,7 @@ __all__ = ["advice"]
 
 _WORTH_SAYING = 1.3  # a faster lane is mentioned from this factor on
 _WORTH_COMPILING = 1.05
-_FASTER = 0.97  # of the seconds now: what is nearer is within the error of any prediction
+_FASTER = 1.03  # times as fast: what is nearer is within the error of any prediction
 _MANY_CALLS = 1_000
 _LARGER = 2  # a card with more memory than so many times this one's is another purchase
 
@@ -39,9 +39,25 @@ def _seconds(front: Front, candidate: Candidate) -> float:
     return candidate.estimate.per_call_s(front.workload.calls)
 
 
+def _gain(front: Front, chosen: Candidate, other: Candidate) -> float:
+    """How many times as fast the other plan is: with its share of the first call, and as shown, without it."""
+    return min(_seconds(front, chosen) / _seconds(front, other), chosen.estimate.latency_s / other.estimate.latency_s)
+
+
+def _taken(candidate: Candidate) -> str:
+    """Its seconds, told as the line of the chosen plan tells them."""
+    first = candidate.estimate.setup_s
+    return duration(candidate.estimate.latency_s) + (f" (first call {duration(first)} more)" if first else "")
+
+
+def _at_least(value_bytes: int) -> str:
+    """A size that is no smaller, to look for: `4.1 GB`."""
+    return rounded_up(value_bytes).replace("GB", " GB").replace("MB", " MB")
+
+
 def _named(front: Front, chosen: Candidate, budget: Budget) -> list[str]:
     named = front.best_named(max_vram=budget.vram_bytes, max_ram=budget.ram_bytes)
-    if named is None or _seconds(front, chosen) < _WORTH_SAYING * _seconds(front, named):
+    if named is None or _gain(front, chosen, named) < _WORTH_SAYING:
         return []
     return [in_words(named, front.caution)]
 
@@ -49,8 +65,8 @@ def _named(front: Front, chosen: Candidate, budget: Budget) -> list[str]:
 def _lane(front: Front, chosen: Candidate, budget: Budget, quality: Quality) -> list[str]:
     for lane in LANES[LANES.index(quality) + 1 :]:
         other = front.best(max_vram=budget.vram_bytes, max_ram=budget.ram_bytes, quality=lane)
-        if other is not None and _seconds(front, chosen) >= _WORTH_SAYING * _seconds(front, other):
-            return [f"quality='{lane}' would take {duration(_seconds(front, other))}"]
+        if other is not None and _gain(front, chosen, other) >= _WORTH_SAYING:
+            return [f"quality='{lane}' would take {_taken(other)}"]
     return []
 
 
@@ -58,13 +74,13 @@ def _tiled(front: Front, mine: list[Candidate], chosen: Candidate, budget: Budge
     """A VAE in tiles changes the image, so it is taken only where nothing untiled fits; here one would be much faster."""
     tiled = [c for c in mine if c.plan.vae_tiling is not False and c.fits(budget.vram_bytes, budget.ram_bytes)]
     best = min(tiled, key=lambda candidate: _seconds(front, candidate), default=None)
-    if best is None or chosen.plan.quality_rank == 2 or _seconds(front, chosen) < _WORTH_SAYING * _seconds(front, best):
+    if best is None or chosen.plan.quality_rank == 2 or _gain(front, chosen, best) < _WORTH_SAYING:
         return []
-    return [f"keep={{'vae_tiling': {best.plan.vae_tiling}}} would take {duration(_seconds(front, best))}"]
+    return [f"keep={{'vae_tiling': {best.plan.vae_tiling}}} would take {_taken(best)}"]
 
 
 def _faster(front: Front, pool: Iterable[Candidate], chosen: Candidate) -> list[Candidate]:
-    return [c for c in pool if _seconds(front, c) < _FASTER * _seconds(front, chosen)]
+    return [c for c in pool if _gain(front, chosen, c) > _FASTER]
 
 
 def _more_vram(front: Front, mine: list[Candidate], chosen: Candidate, budget: Budget) -> list[str]:
@@ -77,11 +93,11 @@ def _more_vram(front: Front, mine: list[Candidate], chosen: Candidate, budget: B
     if not pool:
         return []
     next_one = min(pool, key=lambda candidate: candidate.estimate.needed_bytes)
-    needed_bytes, taken = next_one.estimate.needed_bytes, duration(_seconds(front, next_one))
+    needed_bytes, taken = next_one.estimate.needed_bytes, _taken(next_one)
     if needed_bytes <= front.device.total_bytes:
         return [f"max_vram='{rounded_up(needed_bytes)}' would take {taken}"]
     return (
-        [f"a card with {size(needed_bytes)} would take {taken}"]
+        [f"a card with {_at_least(needed_bytes)} would take {taken}"]
         if needed_bytes <= _LARGER * front.device.total_bytes
         else []
     )
@@ -96,8 +112,7 @@ def _more_ram(front: Front, mine: list[Candidate], chosen: Candidate, budget: Bu
     if not pool or front.device.shares_ram:
         return []
     next_one = min(pool, key=lambda candidate: _seconds(front, candidate))
-    ram = size(next_one.estimate.host_ram_bytes)
-    return [f"with {ram} of RAM it would take {duration(_seconds(front, next_one))}"]
+    return [f"with {_at_least(next_one.estimate.host_ram_bytes)} of RAM it would take {_taken(next_one)}"]
 
 
 def _without_originals(front: Front, mine: list[Candidate], chosen: Candidate, budget: Budget) -> list[str]:
@@ -112,7 +127,7 @@ def _without_originals(front: Front, mine: list[Candidate], chosen: Candidate, b
     if not pool:
         return []
     best = min(pool, key=lambda candidate: _seconds(front, candidate))
-    taken, originals = duration(_seconds(front, best)), size(best.estimate.undo_bytes)
+    taken, originals = _taken(best), size(best.estimate.undo_bytes)
     return [f"undo=False would take {taken}: it gives up an exact restore, and {originals} of originals in RAM"]
 
 

@@ -29,7 +29,13 @@ _OBJECTIVES = ("latency", "memory")
 _APPROXIMATIONS = ("sage",)
 _VERSION = re.compile(r"\d{1,3}\.\d{1,3}(\.\d{1,3})?([a-z.+][\w.+]{0,30})?")
 _MOST_RANK = 4096  # a LoRA of full rank is as large as its layer
-_MOST = {"height": MAX_EDGE_PX, "width": MAX_EDGE_PX, "num_frames": MAX_MANY, "num_inference_steps": MAX_COUNT}
+_FRAMES = ("num_frames", "frames", "video_length")
+_MOST = {
+    "height": MAX_EDGE_PX,
+    "width": MAX_EDGE_PX,
+    "num_inference_steps": MAX_COUNT,
+    **dict.fromkeys(_FRAMES, MAX_MANY),
+}
 """By argument of a call, as the fields of a `Workload` are bounded."""
 
 # Pipelines that refuse edges which are no multiple of this, by the `check_inputs` of diffusers 0.42. Those that only round them

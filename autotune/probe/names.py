@@ -49,7 +49,7 @@ def read(text: str, vocabulary: Set[str]) -> Written:
     ['4070', 'rtx', 'super', 'ti']
     """
     plain = _plain(text[:LONGEST])
-    spaced = _tokens(plain.split(), vocabulary)
+    spaced = _tokens(_rejoined(plain.split(), vocabulary), vocabulary)
     if not spaced.unknown:
         return spaced
     glued = _tokens([plain.replace(" ", "")], vocabulary)
@@ -81,6 +81,17 @@ def _plain(text: str) -> str:
     """Lower case, one space between words, sizes in one word."""
     text = _BREAKS.sub(" ", _LETTERS.sub(" ", text.casefold())).strip()
     return _SPACED_SIZE.sub(r"\1\2", _MAX_Q.sub("maxq", text))
+
+
+def _rejoined(chunks: list[str], vocabulary: Set[str]) -> list[str]:
+    """A name that is broken in two, in one: "l40 s", "a 2000"."""
+    joined: list[str] = []
+    for chunk in chunks:
+        if joined and joined[-1] + chunk in vocabulary:
+            joined[-1] += chunk
+        else:
+            joined.append(chunk)
+    return joined
 
 
 def _tokens(chunks: list[str], vocabulary: Set[str]) -> Written:

@@ -231,7 +231,7 @@ def _to_do(explained: Explanation, hint: str) -> Line:
     others = "".join(words for name, words in said.items() if name not in _CAPS)
     rest = [Part(others, 3, short=", ...")] if others else []
     lowered = explained.unloaded and explained.chosen.plan.dtype not in {Precision(), explained.as_found}
-    load = [Part(f"load in {explained.chosen.plan.dtype}, then ")] if lowered else []
+    load = [Part(f"load in {explained.chosen.plan.dtype}, then ", 1)] if lowered else []
     return Line("do", [*load, Part("pipe = autotune.optimize(pipe"), *first, *rest, Part(")"), *hints])
 
 

@@ -132,6 +132,15 @@ def _words(class_name: str) -> _Maker:
     return make
 
 
+def _bert(length: int | None, _: Any, special: dict[str, str]) -> PreTrainedTokenizerBase:
+    from transformers import BertTokenizer
+
+    marks = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    vocabulary = [*marks, *ascii_lowercase, *(f"##{char}" for char in ascii_lowercase)]
+    ids = {token: place for place, token in enumerate(vocabulary)}
+    return BertTokenizer(vocab=ids, **({"model_max_length": length} if length else {}), **special)
+
+
 def _bytes(length: int | None, _: Any, special: dict[str, str]) -> PreTrainedTokenizerBase:
     from transformers import ByT5Tokenizer  # needs no files: every byte is a token
 
@@ -181,6 +190,7 @@ _MAKERS: dict[str, _Maker] = {
     **{f"{name}{suffix}": _words(name) for name in _LANGUAGE_MODELS for suffix in ("", "Fast")},
     "PreTrainedTokenizerFast": _words("PreTrainedTokenizerFast"),
     "TokenizersBackend": _words("PreTrainedTokenizerFast"),  # what transformers 5 calls a tokenizer without a class
+    "BertTokenizer": _bert,
     "ByT5Tokenizer": _bytes,
     "ChatGLMTokenizer": _with_positions,
     "Qwen2VLProcessor": _qwen_processor,

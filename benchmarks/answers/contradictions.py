@@ -158,18 +158,21 @@ def _seconds(text: str) -> float | None:
 
 
 def _advice(said: str, explained: Any) -> Iterator[str]:
-    """More VRAM or RAM must be more than there is, and be worth seconds."""
-    mine = explained.chosen.estimate.per_call_s(explained.workload.calls)
-    found = re.match(r"max_vram='([\d.]+[GM]B)' would take ([^(]+)", said)
-    if found and parse_bytes(found[1]) <= explained.cap_bytes:
-        yield f"{said!r}, and the cap is {explained.cap_bytes / GB:.2f} GB"
-    of_ram = re.match(r"([\d.]+[GM]B) of RAM would take ([^(]+)", said)
-    if of_ram and explained.ram_cap_bytes is not None and parse_bytes(of_ram[1]) <= explained.ram_cap_bytes:
-        yield f"{said!r}, and there are {explained.ram_cap_bytes / GB:.2f} GB"
-    for one in (found, of_ram):
-        taken = _seconds(one[2]) if one else None
-        if taken is not None and taken > mine * 1.005 + 0.05:
-            yield f"{said!r}, and this plan takes {mine:.1f} s"
+    """More VRAM or RAM must be more than there is, and whatever is advised must be worth seconds, as they are shown."""
+    there = (
+        (r"max_vram='([\d.]+[GM]B)'", explained.cap_bytes),
+        (r"a card with ([\d.]+ [GM]B)", explained.device.total_bytes),
+        (r"with ([\d.]+ [GM]B) of RAM", explained.ram_cap_bytes),
+    )
+    for pattern, has_bytes in there:
+        found = re.match(pattern, said)
+        if found and has_bytes is not None and parse_bytes(found[1].replace(" ", "")) <= has_bytes:
+            yield f"{said!r}, and there are {has_bytes / GB:.2f} GB"
+    shown_s = explained.chosen.estimate.latency_s
+    taken = re.search(r"would take ((?:[\d.]+ (?:h|min|ms|s)\b ?)+)", said)
+    taken_s = _seconds(taken[1]) if taken else None
+    if taken_s is not None and taken_s > shown_s * 1.005 + 0.05:
+        yield f"{said!r}, and this plan takes {shown_s:.1f} s"
 
 
 def _of_json(answer: Answer) -> Iterator[str]:

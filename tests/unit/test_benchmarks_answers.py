@@ -239,8 +239,10 @@ def test_a_line_that_agrees(answer, line):
     "said",
     [
         "max_vram='0.5GB' would take 10 ms (p3)",
-        "8.0GB of RAM would take 10 ms (p3)",
+        "with 8.0 GB of RAM it would take 10 ms",
+        "a card with 1.0 GB would take 10 ms",
         "max_vram='9GB' would take 1 h 0 min (p1)",
+        "keep={'vae_tiling': 512} would take 1 h 0 min (first call 20 s more)",
     ],
 )
 def test_advice_that_buys_nothing(answer, said):

@@ -193,7 +193,7 @@ WITHOUT_UNDO = "undo=False would take 5.0 s: it gives up an exact restore, and 3
         (RESIDENT, (12,), "exact", ("quality='near' would take 5.0 s",)),
         (OFFLOADED, (6,), "exact", ("quality='near' would take 5.0 s", "max_vram='8.0GB' would take 10.0 s")),
         (TILED, (3.5,), "near", ("max_vram='4.0GB' would take 5.0 s",)),
-        (RESIDENT, (12, 2), "near", ("with 3.00 GB of RAM it would take 5.0 s", WITHOUT_UNDO)),
+        (RESIDENT, (12, 2), "near", ("with 3.0 GB of RAM it would take 5.0 s", WITHOUT_UNDO)),
     ],
 )
 def test_advice_says_what_would_buy_more(pick, caps, quality, said):
@@ -206,6 +206,16 @@ def test_tiles_are_told_where_they_would_be_much_faster():
     assert both.best(max_vram=4 * GB) == leaf
     assert advice(both, leaf, budget(4), "near") == ("keep={'vae_tiling': 512} would take 6.0 s",)
     assert advice(both, TILED, budget(4), "near") == ()
+
+
+def test_what_is_told_is_faster_than_what_is_shown():
+    """A first call that compiles makes another plan the faster one in all, and the slower one as printed."""
+    compiled = candidate(Plan(id="p8", compile="blocks"), process_bytes=5 * GB, latency_s=8.0, setup_s=20.0)
+    roomy = candidate(Plan(id="p9", offload="model"), process_bytes=8 * GB, latency_s=20.0)
+    faster = candidate(Plan(id="p10", compile="trace"), process_bytes=9 * GB, latency_s=6.0, setup_s=15.0)
+    assert advice(front(compiled, roomy), compiled, budget(6), "near") == ()
+    told = ("max_vram='9.0GB' would take 6.0 s (first call 15.0 s more)",)
+    assert advice(front(compiled, roomy, faster), compiled, budget(6), "near") == told
 
 
 PLAIN = candidate(Plan(id="p0"), latency_s=10.0)

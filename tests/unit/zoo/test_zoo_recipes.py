@@ -29,7 +29,7 @@ ALONE = (*VAES, *ADAPTERS, "anima")
 
 
 def test_names_are_those_of_pipelines_sorted() -> None:
-    assert len(recipes()) == 95
+    assert len(recipes()) == 97
     assert names() == sorted(set(recipes()) - set(ALONE))
 
 
@@ -166,7 +166,7 @@ def test_recommended_calls_are_calls_of_the_installed_pipelines() -> None:
         assert said is not None
         assert said.arguments.keys() <= call.keys(), recipe.name
         assert not said.arguments.keys() & {"height", "width", "num_frames", "num_inference_steps", "guidance_scale"}
-        assert (said.frames is not None) == ("num_frames" in call), recipe.name
+        assert (said.frames is not None) == bool({"num_frames", "video_length"} & call.keys()), recipe.name
         assert said.guidance_scale is None or "guidance_scale" in call, recipe.name
         assert said.steps >= 1
         assert said.source
