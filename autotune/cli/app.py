@@ -144,9 +144,10 @@ def explain(
     place: options.PlaceOptions,
     call: CallOptions,
     setup: SetupOptions,
+    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """What a model costs as it is, by phase."""
+    """What a model costs as it is; with -v by phase."""
     from autotune.flow.question import Question
 
     question = Question(model, workload=call.workload, **place.question, **setup.question)
@@ -161,8 +162,9 @@ def explain(
         print_json(explanation_json(explained))
         return
     console = page()
-    show_details(console, explained)
-    show_lines(console, explained)
+    if verbose:
+        show_details(console, explained)
+    show_lines(console, explained, hint="" if verbose else "by phase: -v")
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from autotune.records.described import MAX_EDGE_PX
 from autotune.records.plan import LANES, LEVERS, Plan
 from autotune.records.workload import MAX_COUNT, MAX_MANY, Workload
 from autotune.units import parse_bytes
+from autotune.zoo.added import adapter_named, controlnet_named
 from autotune.zoo.recipes import find
 
 if TYPE_CHECKING:
@@ -109,6 +110,10 @@ def _check_setup(question: Question) -> None:
         raise PlanError(
             "loaded_as, controlnets, lora_rank and ip_adapter are for a model that is named; load this pipeline with them"
         )
+    for name in names_of(question.controlnets):
+        controlnet_named(name)
+    if question.ip_adapter is not None:
+        adapter_named(question.ip_adapter)
     try:
         _ = question.settings, question.precision
     except ValueError as error:

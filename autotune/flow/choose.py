@@ -8,16 +8,14 @@ from autotune.errors import DoesNotFitError
 from autotune.flow.budget import Budget
 from autotune.records.front import Candidate, Front, Objective
 from autotune.records.plan import LANES, Plan, Quality
+from autotune.records.words import card_words
 from autotune.records.workload import Workload
 from autotune.units import GB, MB, duration, size
 
 __all__ = ["choose", "in_words", "rounded_up"]
 
 _WORTH_MORE_RAM = 1.3  # a plan that takes more RAM than must be is told from this factor in seconds on
-_BITS = {
-    "8 bits": 1.0,
-    "4 bits": 0.56,
-}  # bytes a parameter: int8; NF4 with a scale in 16 bits for each 64 (bitsandbytes)
+_BITS = {"8-bit": 1.0, "4-bit": 0.56}  # bytes a parameter: int8; NF4 with a scale in 16 bits for each 64 (bitsandbytes)
 
 
 def choose(
@@ -63,7 +61,7 @@ def _no_vram(
     tries = [f"max_vram='{rounded_up(estimate.needed_bytes)}'"] if on_card else []
     tries += [f"{fitting.label} under this cap"] if fitting is not None else []
     tries += _lane_that_fits(front, budget, quality)
-    more = [*_unfused(smallest), *_named(front, budget), *estimate.notes]
+    more = [*_unfused(smallest), *_no_bf16(front, smallest), *_named(front, budget), *estimate.notes]
     if fitting is None and not front.workload.inputs:
         more.insert(0, "no smaller workload fits this cap")
     return DoesNotFitError(
@@ -89,7 +87,7 @@ def _no_ram(front: Front, budget: Budget, quality: Quality) -> DoesNotFitError:
     if least.estimate.undo_bytes:
         tries.append(f"undo=False, which gives up an exact restore and saves {size(least.estimate.undo_bytes)} of RAM")
     tries += _lane_that_fits(front, budget, quality)
-    more = [*_in_bits(front, budget), *_named(front, budget), *least.estimate.notes]
+    more = [*_no_bf16(front, least), *_in_bits(front, budget), *_named(front, budget), *least.estimate.notes]
     ram = (
         f"{size(budget.ram_bytes)} of RAM assumed"
         if budget.ram_assumed
@@ -114,13 +112,21 @@ def _with_ram(candidate: Candidate, budget: Budget) -> str:
 def _said(tries: Sequence[str], more: Sequence[str]) -> str:
     """What to type, and what else there is to know."""
     ended = f". Try {', or '.join(tries)}." if tries else "."
-    return ended + "".join(f" {words[:1].upper()}{words[1:]}." for words in more)
+    return ended + "".join(f" {words if '=' in words.split()[0] else words[:1].upper() + words[1:]}." for words in more)
 
 
 def _unfused(smallest: Candidate) -> list[str]:
     """The score matrices of an attention that is not fused."""
     use = smallest.estimate.attention
     return [use.words] if use is not None and use.unfused else []
+
+
+def _no_bf16(front: Front, smallest: Candidate) -> list[str]:
+    """Why weights that are published in bf16 take twice as much."""
+    upcast = "bfloat16" in front.as_found.dtypes and "float32" in smallest.plan.dtype.dtypes
+    if not upcast or front.device.supports_bf16:
+        return []
+    return [f"{card_words(front.device)} computes no bf16, so the weights are in fp32, twice as large as in bf16"]
 
 
 def _named(front: Front, budget: Budget) -> list[str]:
@@ -141,7 +147,7 @@ def _in_bits(front: Front, budget: Budget) -> list[str]:
     """What quantised weights would take, where that would fit: they are not offered yet."""
     sizes = {bits: round(front.parameters * per_parameter) for bits, per_parameter in _BITS.items()}
     fitting = [f"{size(taken)} in {bits}" for bits, taken in sizes.items() if 0 < taken <= budget.ram_bytes]
-    return [f"quantised, which is to come, the weights would take {' and '.join(fitting)}"] if fitting else []
+    return [f"quantised weights, which are to come, would take {' and '.join(fitting)}"] if fitting else []
 
 
 def _lane_that_fits(front: Front, budget: Budget, quality: Quality) -> list[str]:

@@ -113,6 +113,8 @@ def _caution(job: Job, choice: Precisions, dtype: Any) -> str:
     """What is known of a precision that may give wrong images here; of the one that is fixed, if one is."""
     if dtype is not None and Precision(dtype) in {*choice.offered, Precision()}:
         return ""
+    if dtype is not None and "bfloat16" in Precision(dtype).dtypes and not job.device.supports_bf16:
+        return f"{job.device.name} computes no bf16 and emulates it, slowly and with much memory"
     if job.device.fp16_fails and dtype is not None and "float16" in Precision(dtype).dtypes:
         return f"{job.device.name} is known to give black images in fp16"
     return choice.caution

@@ -21,7 +21,7 @@ class Precisions(NamedTuple):
     """What a search looks at, and what it only names."""
 
     offered: tuple[Precision, ...]
-    """May be chosen; "as_is" first, unless the card is known to compute it wrongly."""
+    """May be chosen; "as_is" first, unless the card computes it wrongly, or not at all and nothing is loaded in it yet."""
     named: tuple[Precision, ...]
     """Not known to give right images here: taken only where the caller fixes it."""
     reason: str
@@ -35,7 +35,9 @@ def precisions(subject: Subject) -> Precisions:
     device, found = subject.device, _found(subject.pipe)
     facts = subject.known or _by_class(subject.pipe)
     halves = {dtype for dtype in found.values() if dtype != "float32"}
-    as_is = () if device.fp16_fails and "float16" in halves else (Precision(),)
+    wrong = device.fp16_fails and "float16" in halves
+    emulated = subject.unloaded and "bfloat16" in halves and not device.supports_bf16
+    as_is = () if wrong or emulated else (Precision(),)
     if device.supports_bf16:
         free = subject.unloaded or _mostly_fp32(subject.pipe)
         if not free:

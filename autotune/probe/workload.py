@@ -160,13 +160,13 @@ def _argument(field: str) -> str:
 
 
 def _guidance_of(pipe: Any, said: Workload, merged: Workload) -> bool | None:
-    """Whether the call is guided; None where no negative prompt is usual and none is given."""
+    """Whether the call is guided; None where nobody says so and no negative prompt is usual."""
     call = merged.arguments | merged.inputs  # a negative prompt may come as embeddings
     if merged.guidance is None:
         return is_guided(pipe, call) or (False if is_guidable(pipe, unsaid=True) else None)
     if said.guidance is not None:
         guided_arguments(pipe, call, guided=said.guidance)  # refuses what it cannot do
-    return merged.guidance and is_guidable(pipe) if is_guidable(pipe) else None
+    return merged.guidance if not merged.guidance or is_guidable(pipe) else None
 
 
 def _batched(call: Mapping[str, Any], words: str, batch: int, per_prompt: str | None) -> dict[str, Any]:

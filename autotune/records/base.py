@@ -10,4 +10,6 @@ __all__ = ["Record"]
 class Record(BaseModel):
     """A value that never changes: facts in, facts out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), defer_build=True
+    )  # a refusal on the command line makes few of all records, and does not wait for the others

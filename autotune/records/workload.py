@@ -50,7 +50,7 @@ class Workload(Record):
     steps: Count | None = None
     """Denoising steps (`num_inference_steps`)."""
     guidance: bool | None = None
-    """Whether the denoiser sees the negative prompt too (classifier-free guidance); None where no call of the pipeline does."""
+    """Whether the denoiser sees the negative prompt too (classifier-free guidance); None where no call does and nobody said."""
     prompt_tokens: Many | None = None
     """Length of the prompt in tokens, where the text encoder pads to no fixed length."""
     calls: Many = 1

@@ -88,7 +88,7 @@ def _headline(explained: Explanation) -> Line:
     device, call = explained.device, explained.workload
     size_words, *rest = call.words
     parts = [Part(f"{_published(explained.model)} {size_words}")]
-    parts += [Part(f", {words}", 0 if words.startswith(_ALWAYS_SAID) or words[-5:] == "steps" else 3) for words in rest]
+    parts += [Part(f", {words}", 0 if words.startswith(_ALWAYS_SAID) or words[-5:] == "steps" else 1) for words in rest]
     memory = size(device.total_bytes)
     if device.free_bytes is not None:
         memory = f"{_alike(device.free_bytes, device.total_bytes)} of {memory} free"
@@ -211,7 +211,17 @@ def _against(compared: Candidate, explained: Explanation) -> Line:
 
 
 def _notes(explained: Explanation) -> list[str]:
-    return list(dict.fromkeys([*explained.notes, *reversed(explained.chosen.estimate.notes), *_cap_note(explained)]))
+    found = (*explained.notes, *_unfused(explained), *reversed(explained.chosen.estimate.notes), *_cap_note(explained))
+    return list(dict.fromkeys(found))
+
+
+def _unfused(explained: Explanation) -> list[str]:
+    """The score matrices that are why a plan does not fit."""
+    estimate = explained.chosen.estimate
+    use = estimate.attention
+    if use is None or not use.unfused or estimate.needed_bytes <= explained.cap_bytes:
+        return []
+    return [use.words] if use.scores_bytes > estimate.needed_bytes / 2 else []
 
 
 def _cap_note(explained: Explanation) -> list[str]:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from autotune.errors import PipelineError, nearest
+from autotune.errors import PipelineError
 from autotune.records.model import role_named
 from autotune.zoo import untrusted
+from autotune.zoo.added import CONFIG, adapter_named, all_adapters, all_controlnets, controlnet_named
 from autotune.zoo.build import class_of, component, network, quiet
-from autotune.zoo.recipes import Recipe, recipes
+from autotune.zoo.recipes import Recipe
 
 __all__ = ["in_words", "taking", "with_additions"]
 
-_CONFIG = "config.json"
 # Targets of diffusers' own training scripts (examples/dreambooth/train_dreambooth_lora_{sdxl,sd3,flux}.py).
 _LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 # Both configurations have these, and a ControlNet runs beside its model only where they agree.
@@ -51,7 +51,7 @@ def with_additions(
         if controlnets:
             pipe = _with_controlnets(pipe, [_controlnet(pipe, name) for name in controlnets])
         if ip_adapter is not None:
-            _add_ip_adapter(pipe, _adapter_named(ip_adapter))
+            _add_ip_adapter(pipe, adapter_named(ip_adapter))
         if lora_rank is not None:
             _add_lora(pipe, lora_rank)
     return pipe
@@ -83,8 +83,9 @@ def in_words(
     >>> in_words(controlnets=["controlnet-sd15-canny"], lora_rank=16)
     ('controlnet-sd15-canny', 'LoRA rank 16')
     """
+    known = all_controlnets()
     shown = [
-        name if name.casefold() in _named("controlnet") else f"ControlNet {Path(name).name}" for name in controlnets
+        name if any(net.is_called(name) for net in known) else f"ControlNet {Path(name).name}" for name in controlnets
     ]
     return (*shown, *([ip_adapter] if ip_adapter else []), *([f"LoRA rank {lora_rank}"] if lora_rank else []))
 
@@ -123,24 +124,16 @@ def _plainly(names: Collection[str]) -> list[str]:
 
 
 def _controlnet(pipe: Any, name: str) -> Any:
-    dtype = _dtype_of(pipe)
-    recipe = _named("controlnet").get(name.strip().casefold())
-    if recipe is not None:
-        return component(recipe, "controlnet", dtype=dtype)
-    folder = Path(name)
-    if not (folder / _CONFIG).is_file():
-        known = sorted({recipe.name for recipe in _named("controlnet").values()})
-        raise PipelineError(
-            f"no ControlNet {name!r}: it is no folder here that holds {_CONFIG}, and no name in the zoo; "
-            f"nearest: {nearest(name, known)}"
-        )
-    return _from_folder(folder, dtype)
+    found = controlnet_named(name)
+    if isinstance(found, Path):
+        return _from_folder(found, _dtype_of(pipe))
+    return component(found, "controlnet", dtype=_dtype_of(pipe))
 
 
 def _from_folder(folder: Path, dtype: Any) -> Any:
     import diffusers
 
-    config = untrusted.load(folder, _CONFIG)
+    config = untrusted.load(folder, CONFIG)
     class_name = str(config.get("_class_name"))
     cls = getattr(diffusers, class_name, None) if class_name.isidentifier() else None
     if "ControlNet" not in class_name or not isinstance(cls, type) or not issubclass(cls, diffusers.ModelMixin):
@@ -148,7 +141,7 @@ def _from_folder(folder: Path, dtype: Any) -> Any:
     try:
         return network(cls, config, dtype=dtype)
     except (TypeError, ValueError, KeyError) as error:
-        raise PipelineError(f"{folder / _CONFIG} does not describe a {class_name}: {error}") from error
+        raise PipelineError(f"{folder / CONFIG} does not describe a {class_name}: {error}") from error
 
 
 def _check_widths(pipe: Any, net: Any) -> None:
@@ -165,7 +158,7 @@ def _check_widths(pipe: Any, net: Any) -> None:
 def _what_goes_with(pipe: Any) -> str:
     """The zoo's ControlNets for pipelines of this class."""
     family = re.sub("ControlNet(Union)?", "", type(pipe).__name__)
-    fitting = sorted({r.name for r in _named("controlnet").values() if _TASK.sub("", family) == _family_of(r)})
+    fitting = sorted({r.name for r in all_controlnets() if _TASK.sub("", family) == _family_of(r)})
     return f"there is {', '.join(fitting)}" if fitting else "the zoo has none for it; a folder of one can be given"
 
 
@@ -188,15 +181,6 @@ def _add_lora(pipe: Any, rank: int) -> None:
             if ".lora_" in name:  # peft makes them in float32, loading one casts them to the model's precision
                 weight.data = weight.data.to(device=denoiser.device, dtype=denoiser.dtype)
         denoiser.requires_grad_(False)
-
-
-def _adapter_named(name: str) -> Recipe:
-    known = _named("image_projection")
-    recipe = known.get(name.strip().casefold())
-    if recipe is None:
-        there = sorted({recipe.name for recipe in known.values()})
-        raise PipelineError(f"no IP-Adapter {name!r}; nearest: {nearest(name, there) or 'the zoo has none'}")
-    return recipe
 
 
 def _add_ip_adapter(pipe: Any, recipe: Recipe) -> None:
@@ -222,9 +206,7 @@ def _add_ip_adapter(pipe: Any, recipe: Recipe) -> None:
         )
     tokens, width = _image_tokens(projection)
     if width != unet.config.cross_attention_dim:
-        fitting = sorted(
-            {r.name for r in _named("image_projection").values() if _width_of(r) == unet.config.cross_attention_dim}
-        )
+        fitting = sorted({r.name for r in all_adapters() if _width_of(r) == unet.config.cross_attention_dim})
         raise PipelineError(
             f"{recipe.name} is for another model: it makes tokens of {width}, this UNet takes "
             f"{unet.config.cross_attention_dim}; there is {', '.join(fitting) or 'none for it in the zoo'}"
@@ -267,19 +249,6 @@ def _hidden_size(config: Any, name: str) -> int:
         return widths[-1]
     where, block = name.split(".")[:2]
     return (widths if where == "down_blocks" else widths[::-1])[int(block)]
-
-
-def _named(part: str) -> dict[str, Recipe]:
-    """The recipes that have such a network, by each of their names."""
-    found = [recipe for recipe in recipes().values() if any(each.name == part for each in recipe.components)]
-    return {name.casefold(): recipe for recipe in found for name in _names_of(recipe)}
-
-
-def _names_of(recipe: Recipe) -> Iterator[str]:
-    yield recipe.name
-    yield from recipe.aliases
-    if recipe.pipeline_class is not None:  # IP-Adapters share one hub id
-        yield recipe.hub_id
 
 
 def _denoisers(pipe: Any) -> list[Any]:

@@ -88,6 +88,8 @@ def assemble(recipe: Recipe, networks: Mapping[str, Any]) -> DiffusionPipeline:
             signature(pipeline_class.__init__).parameters.keys() & pipeline_class._optional_components
         )
         pipe = pipeline_class(**{**absent, **parts}, **recipe.init_arguments)
+    if recipe.vae_tiling:
+        pipe.vae.enable_tiling()
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

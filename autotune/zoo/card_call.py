@@ -10,7 +10,7 @@ from autotune.zoo.recipes import Recipe
 
 __all__ = ["card_call"]
 
-# Pipelines whose `guidance_scale` is an input of the model, so that no call without a negative prompt is guided.
+# Pipelines whose `guidance_scale` above 1 is an input of the model, so that no call without a negative prompt is guided.
 _EMBEDDED = ("Flux", "HunyuanVideo", "SanaSprint", "QwenImage")
 # Pipelines whose cards leave the scale where it is: to the last frame's (SVD) or to the guider.
 _GUIDED = ("StableVideoDiffusion", "HunyuanVideo15")
@@ -37,8 +37,7 @@ def card_call(recipe: Recipe) -> Workload:
     elif true_scale is not None:
         guided = true_scale > 1
     else:
-        embedded = family.startswith(_EMBEDDED) or recipe.init_arguments.get("is_distilled", False)
-        guided = None if embedded else defaults.guidance
+        guided = None if defaults.guidance and family.startswith(_EMBEDDED) else defaults.guidance
     return Workload(
         height=defaults.height,
         width=defaults.width,

@@ -143,6 +143,8 @@ class Recipe(Record):
     """Image processors of transformers: argument of the constructor to class, with arguments that differ."""
     init_arguments: dict[str, Scalar | tuple[Scalar, ...]] = {}
     """Switches of the pipeline's constructor, as in its published `model_index.json`."""
+    vae_tiling: bool = False
+    """Whether its documented use decodes in tiles, as its VAE does not run without them."""
     requires: tuple[str, ...] = ()
     """Packages that its classes need and diffusers does not bring."""
     ip_adapter: IpAdapter | None = None

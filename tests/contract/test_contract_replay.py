@@ -17,7 +17,7 @@ from tests.contract.families import CPU, FAMILIES, build, job, run, values_of
 from tests.contract.livebytes import activations_bytes
 from tests.contract.pairs import allowed_pairs, covering, pairs_of
 
-PLANS = 9  # at each of two batch sizes
+PLANS = 5  # at each of two batch sizes
 SHARE, BYTES = 0.005, 2048
 
 
@@ -26,10 +26,9 @@ def runnable(plan: Plan) -> bool:
     return conflict(plan) is None and plan.compile == "none" and plan.attention != "backend:_native_math"
 
 
-def trace_of(planned, plan: Plan) -> Trace:
+def trace_of(recordings: Recordings, plan: Plan) -> Trace:
     """The trace that planning makes for this plan."""
     values = {name: (value,) for name, value in plan.values.items()}
-    recordings = Recordings(planned, planned.workloads[0], planned.calls[0])
     return recordings.traces(Space(values=values))[plan.execution]
 
 
@@ -61,9 +60,9 @@ def plans_for(family: str, batch: int) -> list[Plan]:
 def test_activation_bytes_agree(family, batch):
     pipe = build(family, processors=True)
     planned = job(family, pipe, batch=batch)
-    facts = facts_for(planned)
-    for plan in plans_for(family, batch):
-        trace = trace_of(planned, plan)
+    facts, recordings = facts_for(planned), Recordings(planned, planned.workloads[0], planned.calls[0])
+    for plan in sorted(plans_for(family, batch), key=lambda plan: str(plan.dtype)):
+        trace = trace_of(recordings, plan)
         assert trace.untraced == {}
         engine.apply(pipe, plan, device=CPU, workload=planned.largest, denoisers=facts)
         if plan.offload == "model":

@@ -27,7 +27,7 @@ COMMANDS = {
     "plan": {"--json", "--code", *VERBOSE, *CAPS, "--quality", "--objective", *PLACE, *CALL, *FIXED},
     "explore": {"--json", *CAPS, "--quality", "--objective", *PLACE, *CALL, *FIXED},
     "estimate": {"--json", "--keep", *VERBOSE, *CAPS, *PLACE, *CALL, *LEVER_FLAGS},
-    "explain": {"--json", *CAPS, *PLACE, *CALL},
+    "explain": {"--json", *VERBOSE, *CAPS, *PLACE, *CALL},
     "models": {"--json"},
     "gpus": {"--json"},
     "profiles list": {"--json", "--profiles"},

@@ -166,8 +166,8 @@ def test_commands_share_options_as_the_page_says():
     search = {option.name for option in commands["plan"].params
               if getattr(option, "rich_help_panel", None) == "The search"}  # fmt: skip
     assert flags["explore"] == flags["plan"] - {"as_code", "verbose"}
-    assert flags["explain"] == flags["explore"] - search
-    assert flags["estimate"] == flags["explain"] | {"verbose", "keep", *LEVERS}
+    assert flags["explain"] == flags["plan"] - {"as_code"} - search
+    assert flags["estimate"] == flags["explain"] | {"keep", *LEVERS}
 
 
 def test_figures_that_are_quoted_from_the_log_stand_there():

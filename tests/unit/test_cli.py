@@ -339,6 +339,8 @@ def test_explain_for_a_person(run, model_folder):
     assert "plan     fp32, everything on the card" in shown
     assert re.search(r"expect   does not fit: needs \d+ MB, the cap is 100 MB", shown)
     assert "simulated" in shown
+    assert "Phases, simulated" not in shown
+    assert "Phases, simulated" in run("explain", model_folder, *HERE, "--max-vram", "100MB", "-v").stdout
 
 
 # probe
