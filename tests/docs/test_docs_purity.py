@@ -56,6 +56,6 @@ def test_a_plan_that_is_known_needs_no_torch(tmp_path):
     assert found <= {"pydantic", "rich"}
 
 
-def test_a_plan_that_is_not_known_does(tmp_path):
-    code = f"from autotune import plan; plan('sd15', gpu={CARD!r}, profiles=False)"
+def test_what_is_not_known_does(tmp_path):
+    code = f"from autotune import explain; explain('sd15', gpu={CARD!r})"
     assert {"torch", "diffusers"} <= imported_by(code, folder=tmp_path)

@@ -30,7 +30,7 @@ def plans_of(model):
     }
 
 
-@pytest.mark.parametrize("model", ["sd15", "sdxl", "flux-dev"])
+@pytest.mark.parametrize("model", ["sd15", pytest.param("sdxl", marks=pytest.mark.slow), "flux-dev"])
 def test_the_plans_are_the_accepted_ones(model):
     found = plans_of(model)
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}

@@ -34,7 +34,7 @@ SLOW = Device(
     pcie_generation=1,
     pcie_width=1,
 )
-EDGES, BATCHES = (32, 64, 96), (1, 2)
+EDGES, BATCHES = (32, 64), (1, 2)
 SPACE = Space(
     values={
         "dtype": ("as_is", "float16"),

@@ -51,9 +51,11 @@ def test_a_search_is_asked_for_once(tmp_path):
     asked = []
     one, store = job(sd(), SMALL), open_store(tmp_path)
 
+    found = front_of(one, keep={"dtype": "as_is", "vae_tiling": False, "compile": "none", "channels_last": False})
+
     def searching():
         asked.append(1)
-        return front_of(one)
+        return found
 
     assert recalled(store, one, searching).candidates == recalled(store, one, searching).candidates
     assert asked == [1]
@@ -78,7 +80,7 @@ def test_several_workloads_are_planned_for_the_worst():
     pipe = sd()
     both, small, large = (job(pipe, workload) for workload in ([SMALL, LARGE], SMALL, LARGE))
     space = space_of(both).restricted({"dtype": "as_is"})
-    plans = list(space.plans())[::7]
+    plans = list(space.plans())[::29]
     answers = [estimates(one, plans) for one in (both, small, large)]
     assert both.largest == large.largest
     for worst, little, much in zip(*answers, strict=True):
@@ -105,9 +107,11 @@ def test_a_kept_value_that_cannot_be_applied_is_refused_before_anything_is_trace
 
 
 def test_the_baseline_is_what_people_would_do():
-    assert front_of(job(sd(), SMALL)).against().plan.changes == {"dtype": "float16", "offload": "model"}
-    assert front_of(job(sd(), SMALL)).against(quality="exact").plan.changes == {"offload": "model"}
-    assert front_of(job(sd(), SMALL, CPU)).against(quality="exact").plan.changes == {}
+    kept = {"channels_last": False, "vae_tiling": False}
+    found = front_of(job(sd(), SMALL), keep=kept)
+    assert found.against().plan.changes == {"dtype": "float16", "offload": "model"}
+    assert found.against(quality="exact").plan.changes == {"offload": "model"}
+    assert front_of(job(sd(), SMALL, CPU), keep=kept).against(quality="exact").plan.changes == {}
 
 
 def test_the_pipeline_as_it_is():
@@ -135,8 +139,8 @@ def plan_bytes(pipe, workload, plan):
 
 def test_the_nearest_fit_really_fits():
     pipe, plan = sd(), Plan(dtype="float16")
-    asked = Workload(height=192, width=192, steps=2, batch=2)
-    need = {edge: plan_bytes(pipe, Workload(height=edge, width=edge, steps=2), plan) for edge in (64, 128, 192)}
+    asked = Workload(height=128, width=128, steps=2, batch=2)
+    need = {edge: plan_bytes(pipe, Workload(height=edge, width=edge, steps=2), plan) for edge in (64, 128)}
     for edge, cap in need.items():
         assert nearest_fit(job(pipe, asked), plan, cap).label == f"{edge}x{edge}, 2 steps"
     assert nearest_fit(job(pipe, asked), plan, need[64] - 1) is None

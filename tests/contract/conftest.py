@@ -1,0 +1,21 @@
+"""Which families the quick run takes: a UNet, a transformer, a video model. Their relatives are for the slow run."""
+
+from __future__ import annotations
+
+import pytest
+
+RELATIVES = frozenset({"sdxl", "sd3", "ltx"})
+
+
+@pytest.hookimpl(tryfirst=True)  # before what is slow is left out
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if RELATIVES & words_in(item):
+            item.add_marker(pytest.mark.slow)
+
+
+def words_in(item):
+    """Words among the parameters of a test, and of its fixtures."""
+    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    single = [value for given in values for value in (given if isinstance(given, tuple) else (given,))]
+    return {value for value in single if isinstance(value, str)}
