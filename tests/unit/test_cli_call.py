@@ -67,11 +67,12 @@ def test_what_no_call_can_be_is_refused_in_one_sentence(options, message):
 
 
 def test_precision_by_component_and_additions_reach_the_question():
-    said = SetupOptions(loaded_as=["fp16", "vae=fp32"], controlnet=["one", "two"], lora_rank=8, torch="2.9.0",
+    nets = ["controlnet-sd15-canny", "controlnet-sdxl-canny"]
+    said = SetupOptions(loaded_as=["fp16", "vae=fp32"], controlnet=nets, lora_rank=8, torch="2.9.0",
                         allocator="expandable_segments:True")  # fmt: skip
     question = Question("sd15", gpu="Tesla T4", **said.question)
     assert question.loaded_as == {"default": "fp16", "vae": "fp32"}
-    assert question.controlnets == ("one", "two")
+    assert question.controlnets == tuple(nets)
     assert question.settings is not None
     assert question.settings.expandable_segments
     assert question.added
@@ -85,6 +86,9 @@ def test_precision_by_component_and_additions_reach_the_question():
     ("setup", "message"),
     [
         ({"loaded_as": "fp12"}, "there are fp32, fp16, bf16"),
+        ({"controlnets": "controlnet-sd15-cany"}, "nearest: controlnet-sd15-canny"),
+        ({"controlnets": ["x" * 5000]}, "no ControlNet"),
+        ({"ip_adapter": "ip-adapter-sd1"}, "nearest: ip-adapter-sd15"),
         ({"lora_rank": 0}, "lora_rank=0 is not a rank"),
         ({"lora_rank": 10**9}, "is not a rank"),
         ({"torch_version": "new"}, "is not a version; write for example 2.9.0"),
