@@ -126,7 +126,7 @@ def _no_bf16(front: Front, smallest: Candidate) -> list[str]:
     upcast = "bfloat16" in front.as_found.dtypes and "float32" in smallest.plan.dtype.dtypes
     if not upcast or front.device.supports_bf16:
         return []
-    return [f"{card_words(front.device)} computes no bf16, so the weights are in fp32, twice as large as in bf16"]
+    return [f"{card_words(front.device)} computes no bf16, so the weights are in fp32"]
 
 
 def _named(front: Front, budget: Budget) -> list[str]:
@@ -147,7 +147,7 @@ def _in_bits(front: Front, budget: Budget) -> list[str]:
     """What quantised weights would take, where that would fit: they are not offered yet."""
     sizes = {bits: round(front.parameters * per_parameter) for bits, per_parameter in _BITS.items()}
     fitting = [f"{size(taken)} in {bits}" for bits, taken in sizes.items() if 0 < taken <= budget.ram_bytes]
-    return [f"quantised weights, which are to come, would take {' and '.join(fitting)}"] if fitting else []
+    return [f"quantised, which is to come, they would take {' and '.join(fitting)}"] if fitting else []
 
 
 def _lane_that_fits(front: Front, budget: Budget, quality: Quality) -> list[str]:

@@ -21,6 +21,7 @@ _NARROWEST = 40  # below this nobody reads tables of words
 
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:[KMGT]B|B|ms|s|min|h|%|x|steps|calls|images)\b|%)|(?<=\d\smin) (?=\d)")
 _IN_BRACKETS = re.compile(r" \([^()]*\)")
+_SENTENCE = re.compile(r"(?<=\.) (?=[A-Z]|keep=)")
 _NEVER_BROKEN = "\N{NO-BREAK SPACE}"
 
 
@@ -83,7 +84,8 @@ def wrapped(text: str, width: int, *, right: str = "", indent: int = INDENT) -> 
 
 
 def refusal_rows(message: str, width: int | None) -> list[str]:
-    """What was refused and what to type instead, in at most six rows: where it is longer, what stands in brackets goes first.
+    """What was refused and what to type instead, in at most six rows: where it is longer, what stands in brackets goes first,
+    then the last sentences.
 
     >>> refusal_rows("no lever 'x'; nearest: tf32", None)
     ["error: no lever 'x'; nearest: tf32"]
@@ -91,9 +93,13 @@ def refusal_rows(message: str, width: int | None) -> list[str]:
     text = f"error: {message}"
     if width is None:
         return [text]
-    rows = wrapped(text, width, indent=len("error: "))
-    if len(rows) > MOST_ROWS:
-        rows = wrapped(_IN_BRACKETS.sub("", text), width, indent=len("error: "))
+    sentences = _SENTENCE.split(_IN_BRACKETS.sub("", text))
+    shorter = (" ".join(sentences[:count]) for count in range(len(sentences), 0, -1))
+    rows: list[str] = []
+    for said in (text, *shorter):
+        rows = wrapped(said, width, indent=len("error: "))
+        if len(rows) <= MOST_ROWS:
+            break
     return rows
 
 

@@ -145,13 +145,14 @@ def _precision(plan: Plan, explained: Explanation) -> str:
 def _expected(explained: Explanation) -> Line:
     estimate, cap = explained.chosen.estimate, explained.cap_bytes
     where = f"in {estimate.peak_phase.name}"
-    if estimate.needed_bytes <= cap:
+    denied = estimate.needed_bytes > cap
+    if not denied:
         shown = _alike(cap, estimate.needed_bytes)
         parts = [Part(with_bar(estimate)), Part(" peak", 4), Part(f" {where} (cap {shown})")]
     else:
         needed, there = _apart(estimate.needed_bytes, cap)
         parts = [Part(f"does not fit: needs {needed}, the cap is {there}"), Part(f", peak {where}", 1)]
-    return Line("expect", [*parts, *_ram(estimate, explained.ram_cap_bytes), *_times(estimate)])
+    return Line("expect", [*parts, *_ram(estimate, explained.ram_cap_bytes, denied=denied), *_times(estimate)])
 
 
 def with_bar(estimate: Estimate) -> str:
@@ -161,10 +162,12 @@ def with_bar(estimate: Estimate) -> str:
     return f"{peak:.{decimals}f} {_UNITS[unit]} +-{needed - peak:.{decimals}f}"
 
 
-def _ram(estimate: Estimate, cap_bytes: int | None, rank: int = 0) -> list[Part]:
+def _ram(estimate: Estimate, cap_bytes: int | None, rank: int = 0, *, denied: bool = False) -> list[Part]:
+    """What waits in RAM, and whether there is room for it; where VRAM has `denied` the plan already, that may go."""
     if cap_bytes is not None and estimate.host_ram_bytes > cap_bytes:
         waiting, there = _apart(estimate.host_ram_bytes, cap_bytes)
-        return [Part(f", {waiting} RAM (does not fit: {there})")]
+        short = "" if denied else f", {waiting} RAM (does not fit)"
+        return [Part(f", {waiting} RAM (does not fit: {there})", 1, short=short)]
     return [Part(f", {size(estimate.host_ram_bytes)} RAM", rank)] if estimate.host_ram_bytes >= MB else []
 
 
@@ -201,13 +204,14 @@ def _against(compared: Candidate, explained: Explanation) -> Line:
     rest = [lever_words(name, value) for name, value in plan.changes.items() if name not in {"dtype", "offload"}]
     parts = [Part(said, 2, short=said.split(",")[0]), *(Part(f", {words}", 3) for words in rest)]
     parts.append(Part(f", {call}: ", 1, short=f", {short}: "))
-    if estimate.needed_bytes <= explained.cap_bytes:
+    denied = estimate.needed_bytes > explained.cap_bytes
+    if not denied:
         parts.append(Part(f"{with_bar(estimate)}"))
     else:
         parts.append(Part(f"needs {_apart(estimate.needed_bytes, explained.cap_bytes)[0]} (does not fit)"))
     untimed = bool(estimate.untraced)
     seconds = f", {'at least ' if untimed else ''}{duration(estimate.latency_s)}"
-    return Line("against", [*parts, *_ram(estimate, explained.ram_cap_bytes, 3), Part(seconds)])
+    return Line("against", [*parts, *_ram(estimate, explained.ram_cap_bytes, 3, denied=denied), Part(seconds)])
 
 
 def _notes(explained: Explanation) -> list[str]:

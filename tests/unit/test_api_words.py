@@ -26,6 +26,8 @@ def answer():
 def logger():
     log = logging.getLogger("autotune")
     level, handlers = log.level, list(log.handlers)
+    log.setLevel(logging.NOTSET)
+    log.handlers[:] = []
     yield log
     log.setLevel(level)
     log.handlers[:] = handlers
