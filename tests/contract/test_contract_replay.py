@@ -17,7 +17,7 @@ from tests.contract.families import CPU, FAMILIES, build, job, run, values_of
 from tests.contract.livebytes import activations_bytes
 from tests.contract.pairs import allowed_pairs, covering, pairs_of
 
-PLANS = 5  # at each of two batch sizes
+PLANS = 4  # at each of two batch sizes
 SHARE, BYTES = 0.005, 2048
 
 

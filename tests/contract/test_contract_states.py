@@ -105,6 +105,7 @@ class TestWithoutWeights:
             "to apply a plan load the pipeline first"
         )
 
+    @pytest.mark.slow
     def test_a_search_works_too(self) -> None:
         pipe, plain = build("sd").to("meta"), build("sd")
         asked = {"workload": workload("sd"), "profiles": False}
@@ -168,10 +169,13 @@ class TestOnDisk:
         assert torch.equal(run("sd", pipe), image)
 
 
+IN_PLACE = pytest.param("sd", "in place", marks=pytest.mark.slow)
+
+
 class TestCompiled:
     """The owner's graphs are used under a plan and after it."""
 
-    @pytest.mark.parametrize(("family", "way"), [("sd", "in place"), ("flux", "wrapper"), ("flux", "blocks")])
+    @pytest.mark.parametrize(("family", "way"), [IN_PLACE, ("flux", "wrapper"), ("flux", "blocks")])
     def test_it_stays_compiled(self, family: str, way: str) -> None:
         graphs: list[str] = []
 
@@ -288,7 +292,7 @@ class TestInferenceMode:
 class TestOptimisedAlready:
     """What comes on top of a plan."""
 
-    @pytest.mark.parametrize("family", ["sd", "flux"])
+    @pytest.mark.parametrize("family", [pytest.param("sd", marks=pytest.mark.slow), "flux"])
     def test_questions_leave_it_optimised(self, family: str) -> None:
         pipe, asked, plan = build(family), {"workload": workload(family)}, mix(family)
         run(family, pipe, batch=2)

@@ -39,7 +39,6 @@ SPACE = Space(
     values={
         "dtype": ("as_is", "float16"),
         "batch_split": (False, 2),
-        "vae_slicing": (False, True),
         "vae_tiling": (False, 32),
         "offload": ("none", "model", "sequential", "group:block", "group:leaf+stream"),
         "text_encoders": ("resident", "leave"),

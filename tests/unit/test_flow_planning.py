@@ -137,6 +137,7 @@ def plan_bytes(pipe, workload, plan):
     return estimates(job(pipe, workload), [plan])[0].needed_bytes
 
 
+@pytest.mark.slow
 def test_the_nearest_fit_really_fits():
     pipe, plan = sd(), Plan(dtype="float16")
     asked = Workload(height=128, width=128, steps=2, batch=2)

@@ -57,7 +57,9 @@ def test_copied_blocks_are_as_good_as_traced_ones(family, monkeypatch):
         assert segment_memory(one, CARD) == segment_memory(other, CARD)
 
 
-@pytest.mark.parametrize("family", PIPELINES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[pytest.mark.slow] if name in {"wan", "sdxl"} else []) for name in PIPELINES]
+)
 def test_copied_tiles_are_as_good_as_traced_ones(family, monkeypatch):
     short = traced(family, tiled=True).segments
     full = traced_in_full(family, monkeypatch, tiled=True).segments
