@@ -13,18 +13,13 @@ from benchmarks.coverage_classes import CLASSES
 LEAST_SHARE = 0.9
 
 
-@pytest.fixture(scope="module")
-def found() -> list[Row]:
-    return list(rows())
-
-
 @pytest.mark.slow
-def test_the_table_is_what_tracing_finds(found):
-    assert table(found) == TABLE.read_text(encoding="utf-8")
+def test_the_table_is_what_tracing_finds():
+    assert table(rows()) == TABLE.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
-def test_nine_of_ten_are_traced_fully(found):
+def test_nine_of_ten_are_traced_fully():
+    found = list(kept().values())
     zoo, classes = found[: len(names())], found[len(names()) :]
     for part in (zoo, classes):
         assert sum(not row.reason for row in part) >= LEAST_SHARE * len(part)
