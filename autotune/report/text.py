@@ -64,7 +64,7 @@ def answer_lines(explained: Explanation, *, hint: str = "") -> list[Line]:
 
 def _first_clause(text: str) -> str:
     """What stands before the explanation; a long note is cut at a word."""
-    clause = re.split(r"[:;] ", text, maxsplit=1)[0] if not text.startswith("keep=") else text.rpartition(", but ")[0]
+    clause = re.split(r"[:;] ", text, maxsplit=1)[0] if not text.startswith("keep=") else text.rpartition(": ")[0]
     return clause if len(clause) <= _LONGEST_CLAUSE else shorten(clause, _LONGEST_CLAUSE, placeholder=" ...")
 
 
@@ -88,7 +88,7 @@ def _headline(explained: Explanation) -> Line:
     device, call = explained.device, explained.workload
     size_words, *rest = call.words
     parts = [Part(f"{_published(explained.model)} {size_words}")]
-    parts += [Part(f", {words}", 0 if words.startswith(_ALWAYS_SAID) or words[-5:] == "steps" else 1) for words in rest]
+    parts += [_said_of_call(words) for words in rest]
     memory = size(device.total_bytes)
     if device.free_bytes is not None:
         memory = f"{_alike(device.free_bytes, device.total_bytes)} of {memory} free"
@@ -101,6 +101,14 @@ def _headline(explained: Explanation) -> Line:
         parts += [Part(f" | {words}"), *([Part(f" ({option})", 4)] if option else [])]
     source = {"catalogue": "simulated", "calibrated": "simulated, calibrated"}.get(explained.chosen.estimate.source)
     return Line("", parts, right=source or "measured")
+
+
+def _said_of_call(words: str) -> Part:
+    """Steps and batch stay, and how many pictures; how large those are, and the rest, goes where there is no room."""
+    if words.startswith(_ALWAYS_SAID) or words.endswith("steps"):
+        return Part(f", {words}")
+    pictures = re.match(r"\d+ \w+(?= of )", words)
+    return Part(f", {words}", 1, short=f", {pictures[0]}" if pictures else "")
 
 
 def _host(host: Host, cap_bytes: int | None) -> tuple[str, str]:
