@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+HERE = Path(__file__).parent
 RELATIVES = frozenset({"sdxl", "sd3", "ltx"})
 
 
 @pytest.hookimpl(tryfirst=True)  # before what is slow is left out
 def pytest_collection_modifyitems(items):
     for item in items:
-        if RELATIVES & words_in(item):
+        if item.path.parent == HERE and RELATIVES & words_in(item):
             item.add_marker(pytest.mark.slow)
 
 
