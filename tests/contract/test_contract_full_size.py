@@ -10,7 +10,7 @@ from benchmarks.planner import full_size_sd
 
 pytestmark = pytest.mark.slow
 
-CALL = {"height": 256, "width": 256, "num_inference_steps": 1}
+CALL = {"height": 64, "width": 64, "num_inference_steps": 1}  # a CPU without bf16 instructions is slow at it
 
 
 def test_full_size_sd15_is_optimised_run_and_restored() -> None:
@@ -24,7 +24,7 @@ def test_full_size_sd15_is_optimised_run_and_restored() -> None:
 
     assert explained.fits
     assert pipe.unet.dtype == torch.bfloat16
-    assert image.shape == (1, 3, 256, 256)
+    assert image.shape == (1, 3, 64, 64)
     assert torch.isfinite(image).all()
 
     autotune.restore(pipe)
