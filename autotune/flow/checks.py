@@ -66,8 +66,6 @@ def check_question(question: Question) -> None:
     Raises:
         AutotuneError: one sentence with what was asked, what was found and the nearest thing that works.
     """
-    _check_model(question.model)
-    _check_place(question.gpu, question.device)
     for cap in ("max_vram", "max_ram", "ram"):
         if (size := getattr(question, cap)) is not None:
             parse_bytes(size, name=cap)
@@ -85,6 +83,8 @@ def check_question(question: Question) -> None:
         _one_of("approximation", name, _APPROXIMATIONS)
     if isinstance(question.calls, bool) or not isinstance(question.calls, int) or question.calls < 1:
         raise PlanError(f"calls={question.calls!r} is not a number of calls; write for example calls=20")
+    _check_place(question.gpu, question.device)
+    _check_model(question.model)
     _check_setup(question)
     several = question.workload if isinstance(question.workload, list | tuple) else [question.workload]
     for call in several:
