@@ -147,7 +147,7 @@ def _in_bits(front: Front, budget: Budget) -> list[str]:
     """What quantised weights would take, where that would fit: they are not offered yet."""
     sizes = {bits: round(front.parameters * per_parameter) for bits, per_parameter in _BITS.items()}
     fitting = [f"{size(taken)} in {bits}" for bits, taken in sizes.items() if 0 < taken <= budget.ram_bytes]
-    return [f"quantised, which is to come, they would take {' and '.join(fitting)}"] if fitting else []
+    return [f"quantised, which is to come, the weights would take {' and '.join(fitting)}"] if fitting else []
 
 
 def _lane_that_fits(front: Front, budget: Budget, quality: Quality) -> list[str]:

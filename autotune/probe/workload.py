@@ -73,10 +73,8 @@ def resolve_workload(
             raise WorkloadError(f"{type(pipe).__name__} takes no {_argument(field)}; leave {field} out of the workload")
         default = parameters[argument].default if argument in parameters else None
         fallback = _default_of(pipe, field) if argument else None
-        of_card = field in (
-            "height",
-            "width",
-        )  # where nobody can say a size it is the card's (Stable Cascade's decoder)
+        # Where no call can say a size it is the card's (Stable Cascade's decoder).
+        of_card = field in {"height", "width"}
         usually = getattr(merged, field) if argument or of_card else None
         updates[field] = usually or (default if isinstance(default, int) else None) or fallback
     if edges and "height" not in parameters:

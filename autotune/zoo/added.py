@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from autotune.errors import PipelineError, nearest
@@ -33,16 +32,16 @@ def controlnet_named(name: str) -> Recipe | Path:
     >>> controlnet_named("controlnet-sdxl-canny").hub_id
     'diffusers/controlnet-canny-sdxl-1.0'
     """
-    recipe = _by_name(all_controlnets()).get(name.strip().casefold())
-    if recipe is not None:
-        return recipe
+    known = all_controlnets()
+    for recipe in known:
+        if recipe.is_called(name):
+            return recipe
     folder = Path(name)
     if _is_file(folder / CONFIG):
         return folder
-    known = [recipe.name for recipe in all_controlnets()]
     raise PipelineError(
         f"no ControlNet {name!r}: it is no folder here that holds {CONFIG}, and no name in the zoo; "
-        f"nearest: {nearest(name, known)}"
+        f"nearest: {nearest(name, [recipe.name for recipe in known])}"
     )
 
 
@@ -52,12 +51,11 @@ def adapter_named(name: str) -> Recipe:
     Raises:
         PipelineError: there is none.
     """
-    recipe = _by_name(all_adapters()).get(name.strip().casefold())
-    if recipe is None:
-        raise PipelineError(
-            f"no IP-Adapter {name!r}; nearest: {nearest(name, [known.name for known in all_adapters()])}"
-        )
-    return recipe
+    known = all_adapters()
+    for recipe in known:
+        if recipe.is_called(name):
+            return recipe
+    raise PipelineError(f"no IP-Adapter {name!r}; nearest: {nearest(name, [recipe.name for recipe in known])}")
 
 
 def _is_file(path: Path) -> bool:
@@ -65,14 +63,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # too long for a name, or with a null byte in it
         return False
-
-
-def _by_name(known: list[Recipe]) -> dict[str, Recipe]:
-    return {name.casefold(): recipe for recipe in known for name in _names_of(recipe)}
-
-
-def _names_of(recipe: Recipe) -> Iterator[str]:
-    yield recipe.name
-    yield from recipe.aliases
-    if recipe.pipeline_class is not None:  # IP-Adapters share one hub id
-        yield recipe.hub_id

@@ -128,7 +128,9 @@ def test_not_enough_ram_but_more_of_either_would_do():
 
 def test_quantised_weights_are_told_as_what_comes():
     told = front(OFFLOADED).model_copy(update={"parameters": 3 * GB})
-    with pytest.raises(DoesNotFitError, match=r"Quantised, which is to come, they would take 1\.68 GB in 4-bit\.$"):
+    with pytest.raises(
+        DoesNotFitError, match=r"Quantised, which is to come, the weights would take 1\.68 GB in 4-bit\.$"
+    ):
         choose(told, budget(6, 2), quality="near", objective="latency", nearest=lambda *_: None)
 
 
