@@ -37,7 +37,7 @@ def most_alike(name: str, total_bytes: int, compute_capability: tuple[int, int],
 
     Of cards that are equally near, the slowest.
 
-    >>> most_alike("NVIDIA GeForce GTX 1650 Ti", 4 * 2**30, (7, 5), 16).facts.name
+    >>> most_alike("NVIDIA GeForce GTX 1640", 4 * 2**30, (7, 5), 12).facts.name
     'NVIDIA GeForce GTX 1650'
     """
     words = read(name, vocabulary()).words

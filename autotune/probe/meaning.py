@@ -81,9 +81,9 @@ def _unknown(written: Written, name: str) -> AutotuneError:
     if why := refusal(name):
         return why
     if weaker := _at_less_power(written):
-        row, part = weaker
-        said = f"the {part} part is an {row.facts.name} with less power, which takes longer"
-        return _choice(f"gpu={shown(name)} is not in the catalogue: {said}", [row])
+        there, part = weaker
+        said = f"the {part} part is an {there[0].facts.name} with less power, which takes longer"
+        return _choice(f"gpu={shown(name)} is not in the catalogue: {said}", there)
     close = ", ".join(full_name(row) for row in nearby(written))
     known = f"gpu={shown(name)} is not among the {len(rows())} known cards"
     if not close:
@@ -93,16 +93,16 @@ def _unknown(written: Written, name: str) -> AutotuneError:
     return UnknownGpuError(f"{known}, but may be described, as in {EXAMPLE}; nearest: {close}")
 
 
-def _at_less_power(written: Written) -> tuple[Row, str] | None:
-    """The card whose chip a Max-Q or laptop part has, and how that part is called."""
+def _at_less_power(written: Written) -> tuple[list[Row], str] | None:
+    """The card, in its sizes, whose chip a Max-Q or laptop part has, and how that part is called."""
     part = "Max-Q" if "maxq" in written.words else "laptop"
     rest = written.words - {"maxq", "laptop"}
     if rest == written.words:
         return None
     for words in (rest | {"laptop"}, rest):
         found = [row for row in of_size(meant(replace(written, words=words)), written) if row.core <= words]
-        if len(found) == 1 and (
+        if len({row.driver_words for row in found}) == 1 and (
             "laptop" in words or (found[0].facts.compute_capability or (0, 0)) <= _LAST_OF_ONE_NAME
         ):
-            return found[0], part
+            return found, part
     return None

@@ -21,9 +21,10 @@ NOISE = frozenset(
 )
 _MEANT = {"mobile": "laptop", "notebook": "laptop", "m": "laptop", "s": "super", "gen": "generation"}
 _LETTERS = re.compile(r"\((?:r|tm|c)\)|[®™]")
-_BREAKS = re.compile(r"[\s_\-()\[\]/,]+")
+_BREAKS = re.compile(r"[\s_\-()\[\]/,'\"]+")
 _MAX_Q = re.compile(r"\bmax q\b")
 _SPACED_SIZE = re.compile(r"(?<!\S)(\d{1,6}) (gib|gb|g|mib|mb)\b")
+_BARE_SIZE = re.compile(r"\d{1,2}")
 _SIZE = re.compile(r"(\d{1,3})(?:gib|gb|g(?![a-z]))|(\d{4,6})(?:mib|mb)")
 _COUNT = re.compile(r"([2-9]|1[0-6])x|x([2-9]|1[0-6])|(dual)")
 
@@ -84,13 +85,15 @@ def _plain(text: str) -> str:
 
 
 def _rejoined(chunks: list[str], vocabulary: Set[str]) -> list[str]:
-    """A name that is broken in two, in one: "l40 s", "a 2000"."""
+    """A name that is broken in two, in one: "l40 s", "a 2000"; a number that is left at its end is a size: "3060 12"."""
     joined: list[str] = []
     for chunk in chunks:
         if joined and joined[-1] + chunk in vocabulary:
             joined[-1] += chunk
         else:
             joined.append(chunk)
+    if len(joined) > 1 and _BARE_SIZE.fullmatch(joined[-1]) and joined[-1] not in vocabulary:
+        joined[-1] += "gb"
     return joined
 
 

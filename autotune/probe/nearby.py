@@ -31,9 +31,10 @@ def nearby(written: Written, count: int = 3) -> list[Row]:
 
 
 def _models(words: tuple[str, ...] | frozenset[str]) -> list[_Model]:
-    """Letters and number of each word that has any: ("a", 100), ("", 3060)."""
+    """Letters and number of each word that has any: ("a", 100), ("", 3060); no GeForce has a number below 100."""
     found = [_MODEL.search(_FAMILY.sub("", word)) for word in words]
-    return [(match[1], int(match[2])) for match in found if match]
+    models = [(match[1], int(match[2])) for match in found if match]
+    return [(letters, number) for letters, number in models if letters or number >= 100]
 
 
 def _series(model: _Model) -> tuple[str, bool]:

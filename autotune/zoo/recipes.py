@@ -114,22 +114,32 @@ def matching(word: str | None = None) -> list[Recipe]:
 
 
 def nearest_to(name: str, count: int = 3) -> list[str]:
-    """The names of the pipelines that have most words of this name, the best known first; by letters where none has any.
+    """The names nearest to one that means no model: of its family, then by letters, then by any of its words.
 
-    >>> nearest_to("flux pro"), nearest_to("sdlx")
-    (['flux1-dev', 'flux1-schnell', 'flux1-kontext-dev'], ['sdxl-base-1.0', 'svd-xt'])
+    A family is all with the name's first word; of those with most of its words, the best known go first.
+
+    >>> nearest_to("flux pro"), nearest_to("sdlx"), nearest_to("hunyan video")[0]
+    (['flux1-dev', 'flux1-schnell', 'flux1-kontext-dev'], ['sdxl-base-1.0', 'svd-xt'], 'hunyuanvideo')
     """
     words = words_of(name)
-    hits = {
-        recipe.name: sum(any(has_words(one, word) for one in recipe.known_names) for word in words)
+    by_words = {
+        recipe.name: [any(has_words(one, word) for one in recipe.known_names) for word in words]
         for recipe in _best_first(pipelines())
     }
-    most = max(hits.values())
-    if most:
-        return [model for model, hit in hits.items() if hit == most][:count]
+    family = {model: hits for model, hits in by_words.items() if hits[:1] == [True]}
+    nearest = _most_hit(family) or _by_letters(name) or _most_hit(by_words) or BEST_KNOWN
+    return list(nearest[:count])
+
+
+def _most_hit(by_words: Mapping[str, list[bool]]) -> list[str]:
+    most = max(map(sum, by_words.values()), default=0)
+    return [model for model, hits in by_words.items() if sum(hits) == most > 0]
+
+
+def _by_letters(name: str) -> list[str]:
     spelled = {one.casefold(): recipe.name for recipe in pipelines() for one in recipe.known_names}
-    close = (spelled[one] for one in get_close_matches(name.casefold(), spelled, n=3 * count, cutoff=_CLOSE))
-    return list(dict.fromkeys(close))[:count] or list(BEST_KNOWN[:count])
+    close = get_close_matches(name.casefold(), spelled, n=9, cutoff=_CLOSE)
+    return list(dict.fromkeys(spelled[one] for one in close))
 
 
 def _best_first(known: list[Recipe]) -> list[Recipe]:

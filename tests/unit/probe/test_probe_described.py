@@ -48,7 +48,7 @@ def test_what_is_said_holds_and_rates_go_by_the_sms():
     [
         ("8.9,16GB", "NVIDIA GeForce RTX 4060 Ti"),  # of the cards with 16 GB, the slowest
         ("8.9,16GB,142 SMs", "NVIDIA L40"),
-        ("7.5,4GB,GTX 1650 Ti", "NVIDIA GeForce GTX 1650"),
+        ("7.5,4GB,GTX 1650 Ti", "NVIDIA GeForce GTX 1650 Ti"),
         ("12.0,24GB,RTX 5090 Laptop", "NVIDIA GeForce RTX 5090 Laptop GPU"),
         ("7.5,16GB,RTX 5000", "Quadro RTX 5000"),
         ("8.9,30GB,RTX 5000", "NVIDIA RTX 5000 Ada Generation"),
