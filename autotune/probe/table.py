@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 
 from autotune.probe.names import NOISE, words_of
@@ -52,11 +52,12 @@ _FAMILIES = {"geforce", "rtx", "gtx", "tesla", "quadro", "hbm3", "sxm"}
 _FORM = re.compile(r"sxm\d?|hbm\d\w?|v\d")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """One line of the table, and how it is found."""
 
-    facts: Device
+    line: dict[str, str]
+    """By column."""
     gib: int
     """The nominal size."""
     typed: str
@@ -74,13 +75,18 @@ class Row:
     sizes: frozenset[int]
     """Those that may be written: the nominal one, and what a name says instead."""
 
+    @cached_property
+    def facts(self) -> Device:
+        """The card; a name that means none waits for none of them to be checked."""
+        return _facts(self.line, self.gib)
+
 
 @cache
 def rows() -> tuple[Row, ...]:
     """All lines of the table."""
     text = resources.files("autotune.probe").joinpath("cards.csv").read_text(encoding="utf-8")
     table = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
-    return tuple(_row(fields) for fields in table)
+    return tuple(map(_row, table))
 
 
 @cache
@@ -98,22 +104,20 @@ def fp16_fails(name: str, compute_capability: tuple[int, int] | None) -> bool:
     return compute_capability in {None, (7, 5)} and _BLACK.search(name) is not None
 
 
-def _row(fields: dict[str, str]) -> Row:
-    gib = int(fields["gib"])
-    facts = _facts(fields, gib)
-    capability = facts.compute_capability or (0, 0)
-    by_driver, by_hand, also = (words_of(text) for text in (facts.name, fields["typed"], fields["also"]))
+def _row(line: dict[str, str]) -> Row:
+    gib = int(line["gib"])
+    by_driver, by_hand, also = (words_of(line[column]) for column in ("name", "typed", "also"))
     named = by_driver.words | by_hand.words
-    implied = {architecture for architecture, those in _ARCHITECTURES.items() if capability in those}
+    implied = {architecture for architecture, those in _ARCHITECTURES.items() if _capability(line) in those}
     implied |= {"sxm"} if any(word.startswith("sxm") for word in named) else set()
     implied |= set() if {"laptop"} & (named | also.words) else {"desktop"}
     implied |= set() if {"geforce", "titan"} & named else {"tesla", "quadro"}
     families = (_FAMILIES - {"rtx"}) if "titan" in named else _FAMILIES
     return Row(
-        facts=facts,
+        line=line,
         gib=gib,
-        typed=fields["typed"] or facts.name,
-        rare=bool(fields["rare"]),
+        typed=line["typed"] or line["name"],
+        rare=bool(line["rare"]),
         driver_words=by_driver.words - NOISE,
         words=named | also.words | implied | NOISE,
         models=frozenset(word for word in named | also.words if _tells(word)),
@@ -122,33 +126,37 @@ def _row(fields: dict[str, str]) -> Row:
     )
 
 
-def _facts(fields: dict[str, str], gib: int) -> Device:
-    name = fields["name"]
-    major, minor = (int(part) for part in fields["cc"].split("."))
-    share = DRIVER_SHARE_WITH_ECC if fields["ecc"] else DRIVER_SHARE
-    black = fp16_fails(name, (major, minor))
-    notes = (fields["note"], BLACK_IN_FP16 if black else "", _OLD_WHEELS if (major, minor) < _LATE_WHEELS else "")
+def _facts(line: dict[str, str], gib: int) -> Device:
+    name, capability = line["name"], _capability(line)
+    share = DRIVER_SHARE_WITH_ECC if line["ecc"] else DRIVER_SHARE
+    black = fp16_fails(name, capability)
+    notes = (line["note"], BLACK_IN_FP16 if black else "", _OLD_WHEELS if capability < _LATE_WHEELS else "")
     return Device(
         name=name,
         kind="cuda",
         torch_device="cuda:0",
-        compute_capability=(major, minor),
-        consumer="geforce" in name.casefold() or "laptop" in f"{name} {fields['also']}".casefold(),
-        sm_count=int(fields["sm"]) if fields["sm"] else None,
-        total_bytes=int(fields["total_bytes"] or gib * GIB * (1 - share)),
-        shares_ram=bool(fields["shares_ram"]),
-        bandwidth_bytes_per_s=float(fields["gb_per_s"]) * 1e9,
-        fp32_flops_per_s=float(fields["fp32"]) * 1e12,
-        tf32_flops_per_s=_tera(fields["tf32"]),
-        fp16_flops_per_s=_tera(fields["fp16"]),
-        bf16_flops_per_s=_tera(fields["bf16"]),
-        fp8_flops_per_s=_tera(fields["fp8"]),
+        compute_capability=capability,
+        consumer="geforce" in name.casefold() or "laptop" in f"{name} {line['also']}".casefold(),
+        sm_count=int(line["sm"]) if line["sm"] else None,
+        total_bytes=int(line["total_bytes"] or gib * GIB * (1 - share)),
+        shares_ram=bool(line["shares_ram"]),
+        bandwidth_bytes_per_s=float(line["gb_per_s"]) * 1e9,
+        fp32_flops_per_s=float(line["fp32"]) * 1e12,
+        tf32_flops_per_s=_tera(line["tf32"]),
+        fp16_flops_per_s=_tera(line["fp16"]),
+        bf16_flops_per_s=_tera(line["bf16"]),
+        fp8_flops_per_s=_tera(line["fp8"]),
         fp16_fails=black,
-        pcie_generation=int(fields["pcie"]),
-        pcie_width=int(fields["lanes"]),
-        power_limit_w=float(fields["watts"]),
+        pcie_generation=int(line["pcie"]),
+        pcie_width=int(line["lanes"]),
+        power_limit_w=float(line["watts"]),
         notes=tuple(note for note in notes if note),
     )
+
+
+def _capability(line: dict[str, str]) -> tuple[int, int]:
+    major, minor = line["cc"].split(".")
+    return int(major), int(minor)
 
 
 def _tera(field: str) -> float | None:

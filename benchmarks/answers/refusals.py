@@ -37,7 +37,7 @@ class Refusal(NamedTuple):
     """Whether torch was imported."""
 
 
-def timed(words: Sequence[str], repeats: int = 3) -> Refusal:
+def timed(words: Sequence[str], repeats: int = 5) -> Refusal:
     """Runs the command line in processes of their own."""
     walls, cpus = [], []
     for _ in range(repeats):
