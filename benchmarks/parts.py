@@ -93,9 +93,9 @@ def lever_table() -> str:
 
 def value_table() -> str:
     """The values of each lever, in the words of its field."""
-    from autotune.records.plan import LEVERS, Plan
+    from autotune.cli.levers import said_of_levers
 
-    rows = [f"| `{name}` | {' '.join((Plan.model_fields[name].description or '').split())} |" for name in LEVERS]
+    rows = [f"| `{name}` | {said} |" for name, said in said_of_levers().items()]
     return "\n".join(["| lever | values |", "|---|---|", *rows])
 
 

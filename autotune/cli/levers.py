@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from autotune.records.plan import Plan
 
 __all__ = ["Attention", "BatchSplit", "ChannelsLast", "Compile", "Dtype", "FeedForwardChunks", "LeverCommand", "Offload",
-           "TextEncoders", "Tf32", "VaeFramewise", "VaeSlicing", "VaeTiling", "plan_from"]  # fmt: skip
+           "TextEncoders", "Tf32", "VaeFramewise", "VaeSlicing", "VaeTiling", "plan_from", "said_of_levers"]  # fmt: skip
 
 BY_ITSELF = "auto"
 """The value of `--vae-tiling` where none is given."""
@@ -45,11 +47,10 @@ class LeverCommand(TyperCommand):
 
     def describe(self) -> None:
         """Writes the help of its options: only who asks for it waits for the records to be read."""
-        from autotune.records.plan import LEVERS, Plan
-
-        for option in (parameter for parameter in self.params if parameter.name in LEVERS):
-            words = f"{Plan.model_fields[option.name].description} {_ITS_TILE if option.name == 'vae_tiling' else ''}"
-            option.help = " ".join(words.split())  # type: ignore[attr-defined] # of options, which all of these are
+        said = said_of_levers()
+        for option in (parameter for parameter in self.params if parameter.name in said):
+            more = f" {_ITS_TILE}" if option.name == "vae_tiling" else ""
+            option.help = said[option.name] + more  # type: ignore[attr-defined] # of options, which all of these are
             option.metavar = option.metavar or "|".join(_choices(option.name)) or None
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -75,6 +76,29 @@ class LeverCommand(TyperCommand):
             elif truth is not False:
                 spelled.append(word)
         return super().parse_args(ctx, spelled)
+
+
+@cache
+def said_of_levers() -> dict[str, str]:
+    """What stands below the field of each lever in `Plan`, without line breaks.
+
+    pydantic reads it too, if told to, but then whenever the record is imported, and a refusal does not wait for that.
+
+    >>> said_of_levers()["vae_slicing"]
+    'Decode a batch one image at a time.'
+    """
+    import ast
+    import inspect
+
+    from autotune.records.plan import LEVERS, Plan
+
+    record: Any = ast.parse(inspect.getsource(Plan)).body[0]
+    below = {
+        ast.unparse(field.target): " ".join(ast.literal_eval(words.value).split())
+        for field, words in pairwise(record.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(words, ast.Expr)
+    }
+    return {name: below[name] for name in LEVERS}
 
 
 def plan_from(levers: Mapping[str, Any]) -> Plan:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from autotune.errors import PipelineError, PlanError, WorkloadError, nearest
 from autotune.probe import catalog
-from autotune.probe.gpu import device_kind
 from autotune.probe.pipeline import require_pipeline
 from autotune.records.described import MAX_EDGE_PX
 from autotune.records.plan import LANES, LEVERS, Plan
@@ -169,6 +168,8 @@ def _check_place(gpu: Any, device: Any) -> None:
     if gpu is not None:
         catalog.card(gpu)
     if device is not None:
+        from autotune.probe.gpu import device_kind
+
         device_kind(device)
 
 

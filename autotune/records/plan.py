@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import Field, StrictBool, ValidationError, model_validator
 
 from autotune.errors import PlanError, nearest
 from autotune.records.base import Record
@@ -48,8 +48,6 @@ class Plan(Record):
     >>> Plan(offload="model").changes
     {'offload': 'model'}
     """
-
-    model_config = ConfigDict(use_attribute_docstrings=True)  # the command line's help is made of them
 
     dtype: Precision = Precision()
     """Precision of the weights: "fp32", "fp16", "bf16" or "as_is", for all networks or by component ("fp16, vae=fp32")."""
