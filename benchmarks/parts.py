@@ -93,9 +93,9 @@ def lever_table() -> str:
 
 def value_table() -> str:
     """The values of each lever, in the words of its field."""
-    from autotune.cli.levers import said_of_levers
+    from autotune.cli.levers import lever_descriptions
 
-    rows = [f"| `{name}` | {said} |" for name, said in said_of_levers().items()]
+    rows = [f"| `{name}` | {described} |" for name, described in lever_descriptions().items()]
     return "\n".join(["| lever | values |", "|---|---|", *rows])
 
 

@@ -6,7 +6,6 @@ Answers go to standard output, all other words to standard error. Exit codes: 0 
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Annotated
 
@@ -170,6 +169,4 @@ def explain(
 
 def main() -> None:
     """Runs the command line of this process."""
-    # Looking for pydantic's plugins reads the metadata of every package, a tenth of what a refusal takes.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     app()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from autotune.records.plan import Plan
 
 __all__ = ["Attention", "BatchSplit", "ChannelsLast", "Compile", "Dtype", "FeedForwardChunks", "LeverCommand", "Offload",
-           "TextEncoders", "Tf32", "VaeFramewise", "VaeSlicing", "VaeTiling", "plan_from", "said_of_levers"]  # fmt: skip
+           "TextEncoders", "Tf32", "VaeFramewise", "VaeSlicing", "VaeTiling", "lever_descriptions", "plan_from"]  # fmt: skip
 
 BY_ITSELF = "auto"
 """The value of `--vae-tiling` where none is given."""
@@ -47,10 +47,10 @@ class LeverCommand(TyperCommand):
 
     def describe(self) -> None:
         """Writes the help of its options: only who asks for it waits for the records to be read."""
-        said = said_of_levers()
-        for option in (parameter for parameter in self.params if parameter.name in said):
+        described = lever_descriptions()
+        for option in (parameter for parameter in self.params if parameter.name in described):
             more = f" {_ITS_TILE}" if option.name == "vae_tiling" else ""
-            option.help = said[option.name] + more  # type: ignore[attr-defined] # of options, which all of these are
+            option.help = described[option.name] + more  # type: ignore[attr-defined] # of options, which all of these are
             option.metavar = option.metavar or "|".join(_choices(option.name)) or None
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -79,12 +79,12 @@ class LeverCommand(TyperCommand):
 
 
 @cache
-def said_of_levers() -> dict[str, str]:
+def lever_descriptions() -> dict[str, str]:
     """What stands below the field of each lever in `Plan`, without line breaks.
 
-    pydantic reads it too, if told to, but then whenever the record is imported, and a refusal does not wait for that.
+    pydantic would read it too (`use_attribute_docstrings`), but whenever the record is imported: a tenth of a refusal's time.
 
-    >>> said_of_levers()["vae_slicing"]
+    >>> lever_descriptions()["vae_slicing"]
     'Decode a batch one image at a time.'
     """
     import ast

@@ -105,10 +105,10 @@ def fp16_fails(name: str, compute_capability: tuple[int, int] | None) -> bool:
 
 
 def _row(line: dict[str, str]) -> Row:
-    gib = int(line["gib"])
+    gib, capability = int(line["gib"]), _capability(line)
     by_driver, by_hand, also = (words_of(line[column]) for column in ("name", "typed", "also"))
     named = by_driver.words | by_hand.words
-    implied = {architecture for architecture, those in _ARCHITECTURES.items() if _capability(line) in those}
+    implied = {architecture for architecture, those in _ARCHITECTURES.items() if capability in those}
     implied |= {"sxm"} if any(word.startswith("sxm") for word in named) else set()
     implied |= set() if {"laptop"} & (named | also.words) else {"desktop"}
     implied |= set() if {"geforce", "titan"} & named else {"tesla", "quadro"}

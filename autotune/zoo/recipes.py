@@ -138,7 +138,7 @@ def _most_hit(by_words: Mapping[str, list[bool]]) -> list[str]:
 
 def _by_letters(name: str) -> list[str]:
     spelled = {one.casefold(): recipe.name for recipe in pipelines() for one in recipe.known_names}
-    close = get_close_matches(name.casefold(), spelled, n=9, cutoff=_CLOSE)
+    close = get_close_matches(name.casefold(), spelled, n=len(spelled), cutoff=_CLOSE)
     return list(dict.fromkeys(spelled[one] for one in close))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune.cli.levers import said_of_levers
+from autotune.cli.levers import lever_descriptions
 from autotune.levers.engine import ORDER
 from autotune.records.plan import EXECUTION_LEVERS, LEVERS, Plan
 from autotune.simulate.replay import ACCOUNTED
@@ -50,7 +50,7 @@ def test_the_engine_applies_each_lever_once():
 
 @pytest.mark.parametrize("name", LEVERS)
 def test_plan_field_has_a_docstring(name):
-    assert said_of_levers()[name].endswith(".")
+    assert lever_descriptions()[name].endswith(".")
 
 
 @pytest.mark.parametrize("name", LEVERS)

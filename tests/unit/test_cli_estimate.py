@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from autotune.cli.app import app
-from autotune.cli.levers import said_of_levers
+from autotune.cli.levers import lever_descriptions
 from autotune.records.plan import LEVERS, Plan
 from benchmarks import tiny
 
@@ -178,7 +178,7 @@ def test_every_lever_has_an_option_in_its_own_words():
     help_of = {option.name: option.help for option in command.params if option.name in LEVERS}
     assert set(help_of) == set(LEVERS)
     for name, text in help_of.items():
-        assert text.startswith(said_of_levers()[name])
+        assert text.startswith(lever_descriptions()[name])
 
 
 # refusals
