@@ -18,8 +18,9 @@ from autotune.errors import AutotuneError
 from autotune.flow.job import Job, job_for
 from autotune.flow.recordings import Recordings
 from autotune.probe.gpu import cpu_device
-from autotune.probe.inputs import needs_image, parameters_of
+from autotune.probe.inputs import needs_image
 from autotune.records.workload import Workload
+from autotune.upstream.port import parameters_of
 from autotune.zoo.build import build, quiet
 from autotune.zoo.card_call import card_call
 from autotune.zoo.recipes import names, recipes

@@ -41,11 +41,15 @@ class Held(NamedTuple):
 
 def held_by(pipe: Any, device: Device) -> Held:
     """What the weights of a pipeline take now; a model that is only a name holds nothing."""
-    parts = getattr(pipe, "components", {}).values()
-    networks = [part for part in parts if callable(getattr(part, "parameters", None))]
-    weights = {id(tensor): tensor for part in networks for tensor in (*part.parameters(), *part.buffers())}
+    if not hasattr(pipe, "components"):
+        return Held(0, 0, _allocated_bytes(device))
+    from autotune.upstream.port import networks
+    from autotune.upstream.weight_hooks import is_hooked
+
+    parts = networks(pipe).values()
+    weights = {id(tensor): tensor for part in parts for tensor in (*part.parameters(), *part.buffers())}
     sizes = {device.torch_device: 0, "cpu": 0}
-    offloaded = any(hasattr(module, "_hf_hook") for part in networks for module in part.modules())
+    offloaded = any(is_hooked(module) for part in parts for module in part.modules())
     for tensor in weights.values():
         where = "cpu" if tensor.device.type == "meta" and offloaded else str(tensor.device)  # accelerate has it in RAM
         if where in sizes:

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from autotune.probe.inputs import parameters_of
 from autotune.probe.workload import resolve_workload
 from autotune.records.device import Device
 from autotune.records.workload import Workload
+from autotune.upstream.port import parameters_of
 
 __all__ = ["Watch"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autotune.levers import _upstream
+from autotune.upstream import internals, port
 
 __all__ = ["Fused"]
 
@@ -35,8 +35,8 @@ class Fused:
 
 
 def _fused(pipe: Any) -> dict[Any, list[str]]:
-    modules = (module for part in _upstream.networks(pipe).values() for module in part.modules())
-    layers: list[Any] = [module for module in modules if _upstream.is_adapted(module)]
+    modules = (module for part in port.networks(pipe).values() for module in part.modules())
+    layers: list[Any] = [module for module in modules if internals.is_adapted(module)]
     return {layer: list(layer.merged_adapters) for layer in layers}
 
 

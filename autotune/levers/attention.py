@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from autotune.errors import PlanError, nearest
-from autotune.levers import _upstream
 from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
 from autotune.records.plan import is_approximate
+from autotune.upstream import backends, port
 
 __all__ = ["Attention", "traced_as"]
 
@@ -112,7 +112,7 @@ def traced_as(value: str) -> str:
 
 
 def _attentions(pipe: Any) -> list[Any]:
-    parts = _upstream.networks(pipe).values()
+    parts = port.networks(pipe).values()
     return [module for part in parts for module in part.modules() if _processor_kind(module)]
 
 
@@ -155,7 +155,7 @@ def _exchange(pipe: Any, kind: str) -> None:
 
 def _dispatch(pipe: Any, backend: str) -> Undo:
     """Sets the backend of each processor that asks the dispatcher; the process-wide default stays."""
-    name = _upstream.backend_ready(backend)
+    name = backends.backend_ready(backend)
     before = [(processor, processor._attention_backend) for processor in _dispatching(pipe)]
     for processor, _ in before:
         processor._attention_backend = name
@@ -168,13 +168,13 @@ def _dispatch(pipe: Any, backend: str) -> Undo:
 
 
 def _dispatching(pipe: Any) -> list[Any]:
-    parts = _upstream.networks(pipe).values()
+    parts = port.networks(pipe).values()
     processors = (getattr(module, "processor", None) for part in parts for module in part.modules())
     return [processor for processor in processors if hasattr(processor, "_attention_backend")]
 
 
 def _sliceable(pipe: Any) -> list[Any]:
-    return [part for part in _upstream.networks(pipe).values() if hasattr(part, "set_attention_slice")]
+    return [part for part in port.networks(pipe).values() if hasattr(part, "set_attention_slice")]
 
 
 def _sliced_refusal(subject: Subject, size: str) -> str:
@@ -193,12 +193,12 @@ def _sliced_refusal(subject: Subject, size: str) -> str:
 
 
 def _backend_refusal(subject: Subject, name: str) -> str:
-    known = _upstream.backend_names()
+    known = backends.backend_names()
     if name not in known:
         return f"diffusers has no attention backend {name!r}; nearest: {nearest(name, list(known))}"
     if not _dispatching(subject.pipe):
         return f"the attention of {_denoiser_classes(subject.pipe)} does not ask diffusers' dispatcher"
-    missing = _upstream.backend_missing(name)
+    missing = backends.backend_missing(name)
     if missing:
         return missing
     package, first, end = _BACKENDS.get(name, ("", (0, 0), (99, 0)))
@@ -213,12 +213,12 @@ def _xformers_refusal(subject: Subject) -> str:
         return _nothing_to_exchange(subject.pipe)
     if subject.device.kind != "cuda":
         return "xformers needs a CUDA card"
-    return _upstream.backend_missing("xformers")
+    return backends.backend_missing("xformers")
 
 
 def _custom_processors(pipe: Any) -> str:
     """IP-Adapter and the like keep weights in processors of their own, which an exchange would set aside."""
-    parts = _upstream.networks(pipe).values()
+    parts = port.networks(pipe).values()
     own = (getattr(module, "processor", None) for part in parts for module in part.modules())
     strange = sorted({type(processor).__name__ for processor in own if isinstance(processor, torch.nn.Module)})
     return f"{strange[0]} holds weights of its own" if strange else ""
@@ -228,7 +228,7 @@ def _no_fused_kernel(subject: Subject) -> bool:
     """bf16 before compute capability 8.0: neither flash nor efficient takes it (sdp_utils.cpp), the math kernel is left."""
     if subject.device.kind != "cuda" or (subject.device.compute_capability or (8, 0)) >= (8, 0):
         return False
-    parts = _upstream.denoisers(subject.pipe).values()
+    parts = port.denoisers(subject.pipe).values()
     return any(parameter.dtype == torch.bfloat16 for part in parts for parameter in part.parameters())
 
 
@@ -237,4 +237,4 @@ def _nothing_to_exchange(pipe: Any) -> str:
 
 
 def _denoiser_classes(pipe: Any) -> str:
-    return " and ".join(dict.fromkeys(type(part).__name__ for part in _upstream.denoisers(pipe).values()))
+    return " and ".join(dict.fromkeys(type(part).__name__ for part in port.denoisers(pipe).values()))

@@ -16,10 +16,10 @@ import torch
 from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from autotune.errors import PlanError
-from autotune.levers import _upstream
 from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
 from autotune.levers.forwarding import wrap_forward
 from autotune.records.model import DenoiserFacts, role_named
+from autotune.upstream import port
 
 __all__ = ["BatchSplit"]
 
@@ -55,7 +55,7 @@ class BatchSplit(Lever):
         if value is False:
             return
         asked = f"batch_split={value!r} cannot be applied"
-        if not _upstream.denoisers(subject.pipe):
+        if not port.denoisers(subject.pipe):
             raise PlanError(f"{asked}: the pipeline has no denoiser; what works is False")
         for name, facts in subject.denoisers.items():
             if facts.mixes:
@@ -72,7 +72,7 @@ class BatchSplit(Lever):
             return nothing
         undos = [
             wrap_forward(part, _split(value, subject.denoisers[name], name, part), mark=("parts", value))
-            for name, part in _upstream.denoisers(subject.pipe).items()
+            for name, part in port.denoisers(subject.pipe).items()
             if name in subject.denoisers
         ]
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from autotune.errors import PlanError
-from autotune.levers import _upstream
 from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
 from autotune.levers.forwarding import wrap_forward
 from autotune.levers.tracing import Traced, untraceable
+from autotune.upstream import internals, port
 
 __all__ = ["Compile"]
 
@@ -59,14 +59,14 @@ class Compile(Lever):
             return untrace
         if value == "none":
             return nothing
-        blocks = [block for part in _upstream.denoisers(subject.pipe).values() for block in repeated_blocks(part)]
-        fresh = [block for block in blocks if not _upstream.is_compiled(block)]
+        blocks = [block for part in port.denoisers(subject.pipe).values() for block in repeated_blocks(part)]
+        fresh = [block for block in blocks if not internals.is_compiled(block)]
         for block in fresh:
             block.compile()
 
         def put_back() -> None:
             for block in fresh:
-                _upstream.forget_compiled(block)
+                internals.forget_compiled(block)
 
         return put_back
 
@@ -79,7 +79,7 @@ def _refusal(subject: Subject, value: str) -> str:
         if not _unets(subject.pipe):
             return f"only a UNet2DConditionModel is traced, and {type(subject.pipe).__name__} has none"
         return next((why for _, part in _unets(subject.pipe) if (why := untraceable(subject.pipe, part))), "")
-    if not any(repeated_blocks(part) for part in _upstream.denoisers(subject.pipe).values()):
+    if not any(repeated_blocks(part) for part in port.denoisers(subject.pipe).values()):
         return "the denoiser has no repeated blocks"
     return _no_compiler(subject)
 
@@ -88,19 +88,19 @@ def _no_compiler(subject: Subject) -> str:
     if subject.device.kind == "cuda":
         if (subject.device.compute_capability or (0, 0)) < _TRITON_CAPABILITY:
             return f"Triton has no code for {subject.device.name} (compute capability 7.0 and later)"
-        return "" if not torch.cuda.is_available() or _upstream.has_triton() else "Triton is not installed"
+        return "" if not torch.cuda.is_available() or internals.has_triton() else "Triton is not installed"
     return "" if any(shutil.which(name) for name in ("g++", "clang++", "cl")) else "there is no C++ compiler"
 
 
 def _unets(pipe: Any) -> list[tuple[str, torch.nn.Module]]:
     from diffusers import UNet2DConditionModel
 
-    return [(name, part) for name, part in _upstream.denoisers(pipe).items() if isinstance(part, UNet2DConditionModel)]
+    return [(name, part) for name, part in port.denoisers(pipe).items() if isinstance(part, UNet2DConditionModel)]
 
 
 def repeated_blocks(part: torch.nn.Module) -> list[torch.nn.Module]:
     """The blocks worth compiling: those that the class names, else the outermost list's members whose class comes twice."""
-    named = set(getattr(part, "_repeated_blocks", None) or ())
+    named = internals.named_blocks(part)
     if named:
         return [module for module in part.modules() if type(module).__name__ in named]
     outermost: list[torch.nn.Module] = []

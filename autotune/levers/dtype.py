@@ -13,12 +13,12 @@ import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 from autotune.errors import PlanError, nearest
-from autotune.levers import _upstream
 from autotune.levers.adapters import Fused
 from autotune.levers.base import Domain, Lever, Subject, Undo, nothing, release_cache
 from autotune.levers.files import Files
 from autotune.levers.precisions import precisions
 from autotune.records.precision import AS_IS, Precision
+from autotune.upstream import internals, port
 
 __all__ = ["Dtype"]
 
@@ -46,7 +46,7 @@ class Dtype(Lever):
 
     def check(self, subject: Subject, value: Any) -> None:
         value = Precision(value)
-        parts = _upstream.networks(subject.pipe)
+        parts = port.networks(subject.pipe)
         for name in value.components:
             if name not in parts:
                 raise PlanError(
@@ -104,7 +104,7 @@ class _Place(NamedTuple):
 
 def _targets(pipe: Any, precision: Precision) -> dict[torch.nn.Module, torch.dtype]:
     """The networks that are to be cast. Quantised ones stay: what they hold is no float."""
-    parts = _upstream.networks(pipe).items()
+    parts = port.networks(pipe).items()
     named = {part: precision.of(name) for name, part in parts if not _is_quantised(part)}
     return {part: _FLOATS[dtype] for part, dtype in named.items() if dtype != AS_IS}
 
@@ -112,7 +112,7 @@ def _targets(pipe: Any, precision: Precision) -> dict[torch.nn.Module, torch.dty
 def _places(targets: Mapping[torch.nn.Module, torch.dtype]) -> Iterator[_Place]:
     """Every tensor to cast, in the order of modules; a tied one in each of its places."""
     for part, dtype in targets.items():
-        kept = () if dtype is torch.float32 else _upstream.kept_in_fp32(part, dtype)
+        kept = () if dtype is torch.float32 else internals.kept_in_fp32(part, dtype)
         for module_path, module in part.named_modules():
             for table in (module._parameters, module._buffers):
                 for name, tensor in list(table.items()):

@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 import torch
 
 from autotune.errors import AutotuneError, PlanError
-from autotune.levers import _upstream
 from autotune.levers.attention import Attention, traced_as
 from autotune.levers.base import Lever, Subject, Undo
 from autotune.levers.batch import BatchSplit
@@ -31,6 +30,7 @@ from autotune.records.model import DenoiserFacts
 from autotune.records.plan import EXECUTION_LEVERS, Plan
 from autotune.records.rules import conflict
 from autotune.records.workload import Workload
+from autotune.upstream import port, weight_hooks
 
 __all__ = [
     "EXECUTED",
@@ -174,13 +174,13 @@ def _apply(subject: Subject, handle: Handle) -> Handle:
         rest = ", but for the lowered precision: undo=False" if lowered else ""
         raise PlanError(f"applying {plan.changes} failed and was rolled back{rest}: {error}") from error
     pipe.__dict__[_ATTRIBUTE] = handle
-    for part in _upstream.networks(pipe).values():
+    for part in port.networks(pipe).values():
         _OWNERS[part] = handle
     return handle
 
 
 def _refuse_elsewhere_owned(pipe: Any) -> None:
-    shared = [name for name, part in _upstream.networks(pipe).items() if part in _OWNERS]
+    shared = [name for name, part in port.networks(pipe).items() if part in _OWNERS]
     if shared:
         raise PlanError(
             f"{', '.join(shared)} of this {type(pipe).__name__} also belongs to a pipeline that is optimised; "
@@ -190,8 +190,8 @@ def _refuse_elsewhere_owned(pipe: Any) -> None:
 
 def _refuse_weightless(pipe: Any) -> None:
     """Weights on meta that no hook has elsewhere are no weights."""
-    for name, part in _upstream.networks(pipe).items():
-        if not _upstream.is_sequential(part) and any(parameter.is_meta for parameter in part.parameters()):
+    for name, part in port.networks(pipe).items():
+        if not weight_hooks.is_sequential(part) and any(parameter.is_meta for parameter in part.parameters()):
             raise PlanError(
                 f"{name} is on the meta device and has no weights; autotune.plan works without them, "
                 "to apply a plan load the pipeline first"

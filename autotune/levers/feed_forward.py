@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from autotune.errors import PlanError
-from autotune.levers import _upstream
 from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
 from autotune.levers.forwarding import wrap_forward
 from autotune.records.model import role_named
+from autotune.upstream import port
 
 __all__ = ["FeedForwardChunks"]
 
@@ -69,7 +69,7 @@ class FeedForwardChunks(Lever):
 def _layers(pipe: Any) -> list[torch.nn.Module]:
     from diffusers.models.attention import FeedForward
 
-    parts = _upstream.denoisers(pipe).values()
+    parts = port.denoisers(pipe).values()
     return [module for part in parts for module in part.modules() if isinstance(module, FeedForward)]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from autotune.levers import _upstream
+from autotune.upstream import port
 
 __all__ = ["Files", "files_of"]
 
@@ -55,7 +55,7 @@ def files_of(pipe: Any) -> Files | None:
     >>> files_of(demo_pipeline()) is None
     True
     """
-    folders = {part: _folder(pipe, name, part) for name, part in _upstream.networks(pipe).items()}
+    folders = {part: _folder(pipe, name, part) for name, part in port.networks(pipe).items()}
     found = {part: folder for part, folder in folders.items() if folder is not None}
     return Files(found) if folders and len(found) == len(folders) else None
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from autotune.errors import PlanError
-from autotune.levers import _upstream
 from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
+from autotune.upstream import port
 
 __all__ = ["ChannelsLast"]
 
@@ -31,14 +31,14 @@ class ChannelsLast(Lever):
         return bool(_convolutions(part))
 
     def domain(self, subject: Subject) -> Domain:
-        if not any(_convolutions(part) for part in _upstream.networks(subject.pipe).values()):
+        if not any(_convolutions(part) for part in port.networks(subject.pipe).values()):
             return Domain((False,), "no network has 2-D convolutions")
         if subject.device.kind != "cuda" or (subject.device.compute_capability or (0, 0)) < (7, 0):
             return Domain((False,), f"{subject.device.name} has no tensor cores, which is what the layout is for")
         return Domain((False, True), "tensor cores want NHWC")
 
     def check(self, subject: Subject, value: Any) -> None:
-        if value and not any(_convolutions(part) for part in _upstream.networks(subject.pipe).values()):
+        if value and not any(_convolutions(part) for part in port.networks(subject.pipe).values()):
             raise PlanError(
                 "channels_last=True cannot be applied: no network has 2-D convolutions; what works is False"
             )
@@ -51,7 +51,7 @@ class ChannelsLast(Lever):
             return nothing
         places = [
             (module, tuple(module.weight.stride()))
-            for part in _upstream.networks(subject.pipe).values()
+            for part in port.networks(subject.pipe).values()
             for module in _convolutions(part)
         ]
         for module, _ in places:

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from autotune.errors import PlanError
-from autotune.levers import _upstream
 from autotune.levers.adapters import Fused
 from autotune.levers.base import Domain, Lever, Subject, Undo, release_cache
 from autotune.levers.takeover import sequential_without_card
 from autotune.levers.text_encoders import wait_apart
 from autotune.records.model import role_named
 from autotune.records.plan import GroupOffload, group_offload
+from autotune.upstream import groups, internals, port, weight_hooks
 
 __all__ = ["Offload", "group_settings"]
 
@@ -51,7 +51,7 @@ class Offload(Lever):
             raise PlanError(f"offload={value!r} cannot be applied: {why}; what works is 'none'")
 
     def read(self, pipe: Any) -> str:
-        mode = _upstream.placement(pipe)
+        mode = port.offloaded(pipe)
         return _group_value(pipe) if mode == "group" else mode
 
     def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
@@ -61,8 +61,8 @@ class Offload(Lever):
             if value == "model":
                 pipe.enable_model_cpu_offload(device=device)
             elif value == "sequential" and device.type == "cpu":
-                excluded = _upstream.excluded_from_offload(pipe)
-                sequential_without_card(pipe, [name for name in _upstream.networks(pipe) if name not in excluded])
+                excluded = port.excluded_from_offload(pipe)
+                sequential_without_card(pipe, [name for name in port.networks(pipe) if name not in excluded])
             elif value == "sequential":
                 pipe.to("cpu", silence_dtype_warnings=True)  # diffusers looks at the first network only
                 pipe.enable_sequential_cpu_offload(device=device)
@@ -77,8 +77,8 @@ class Offload(Lever):
 
 def _group_value(pipe: Any) -> str:
     """The value whose settings the largest of the pipeline's groups has."""
-    configs = [_upstream.group_config(part) for part in _upstream.denoisers(pipe).values()]
-    configs += [_upstream.group_config(part) for part in _upstream.networks(pipe).values()]
+    configs = [groups.group_config(part) for part in port.denoisers(pipe).values()]
+    configs += [groups.group_config(part) for part in port.networks(pipe).values()]
     config = next(config for config in configs if config is not None)
     options = {
         "+stream": config.stream is not None,
@@ -91,13 +91,13 @@ def _group_value(pipe: Any) -> str:
 def _place(subject: Subject, value: str, device: torch.device) -> None:
     """Resident, or in groups: component by component, but for those that another lever places."""
     apart = wait_apart(subject)
-    for name, part in _upstream.networks(subject.pipe).items():
+    for name, part in port.networks(subject.pipe).items():
         if name in apart:
             part.to("cpu")
-        elif value == "none" or not _upstream.groupable(part):
+        elif value == "none" or not groups.groupable(part):
             part.to(device)
         else:
-            _upstream.group(part, device, **group_settings(name, value))
+            groups.group(part, device, **group_settings(name, value))
 
 
 def group_settings(name: str, value: str) -> dict[str, Any]:
@@ -129,28 +129,28 @@ class Placement:
         self._pipe = pipe
         self._tables: list[tuple[dict[str, Any], dict[str, Any]]] = [
             (table, dict(table))
-            for part in _upstream.networks(pipe).values()
+            for part in port.networks(pipe).values()
             for module in part.modules()
             for table in (module._parameters, module._buffers)
             if table
         ]
         tensors = (tensor for _, held in self._tables for tensor in held.values() if tensor is not None)
         self._places = {id(tensor): (tensor, tensor.device, tensor.is_pinned()) for tensor in tensors}
-        self._registries = {m for part in _upstream.networks(pipe).values() for m in _upstream.hook_registries(part)}
+        self._registries = {m for part in port.networks(pipe).values() for m in groups.hook_registries(part)}
         self._home = next((device for _, device, _ in self._places.values()), torch.device("cpu"))
-        self._remembered = _upstream.offload_remembered(pipe)
+        self._remembered = weight_hooks.offload_remembered(pipe)
         self._fused = Fused(pipe)
 
     def put_back(self) -> None:
         """Hooks off, the same objects where they were; what came since, such as a LoRA's weights, goes with them."""
-        emptied = any(_upstream.is_sequential(part) for part in _upstream.networks(self._pipe).values())
+        emptied = any(weight_hooks.is_sequential(part) for part in port.networks(self._pipe).values())
         if emptied:  # what was fused since went into weights that were not there
             self._fused.as_before()
-        for part in _upstream.networks(self._pipe).values():
-            if _upstream.ungroup(part) is not None:
-                for module in set(_upstream.hook_registries(part)) - self._registries:
-                    _upstream.forget_registry(module)
-        _upstream.forget_hooks(self._pipe)
+        for part in port.networks(self._pipe).values():
+            if groups.ungroup(part) is not None:
+                for module in set(groups.hook_registries(part)) - self._registries:
+                    groups.forget_registry(module)
+        weight_hooks.forget_hooks(self._pipe)
         self._pipe.__dict__.update(self._remembered)
         for table, held in self._tables:
             for name, tensor in held.items():
@@ -169,7 +169,7 @@ class Placement:
             release_cache(device)
 
     def _bring_newcomers(self) -> None:
-        for part in _upstream.networks(self._pipe).values():
+        for part in port.networks(self._pipe).values():
             for tensor in (*part.parameters(), *part.buffers()):
                 if id(tensor) not in self._places and tensor.device not in {self._home, torch.device("meta")}:
                     tensor.data = tensor.data.to(self._home)
@@ -193,19 +193,19 @@ def _holds_the_same(now: torch.Tensor, before: torch.Tensor) -> bool:
 def _refusal(subject: Subject, mode: str) -> str:
     """Why the pipeline cannot be offloaded so; empty if it can."""
     pipe = subject.pipe
-    parts = _upstream.networks(pipe)
+    parts = port.networks(pipe)
     if mode == "none":
         return ""
     if mode == "model":
         return (
             f"{type(pipe).__name__} declares no order for model offload" if pipe.model_cpu_offload_seq is None else ""
         )
-    for name in _upstream.compiled(pipe):
+    for name in port.compiled(pipe):
         return f"{name} is compiled, and hooks that load weights inside would break its graph"
     if mode == "sequential":
-        normed = next((name for name, part in parts.items() if _upstream.uses_weight_norm(part)), "")
+        normed = next((name for name, part in parts.items() if internals.uses_weight_norm(part)), "")
         return f"{normed} uses weight_norm, which sequential offload cannot empty" if normed else ""
-    if not any(_upstream.groupable(part) for part in _upstream.denoisers(pipe).values()):
+    if not any(groups.groupable(part) for part in port.denoisers(pipe).values()):
         return "diffusers cannot group-offload the denoiser"
     if "+stream" in mode and subject.device.kind != "cuda":
         return "streams need a CUDA card"

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from autotune.levers import _upstream
 from autotune.levers.base import Subject
 from autotune.records.halves import HalfPrecision
 from autotune.records.precision import DEFAULT, Precision, short
+from autotune.upstream import port
 
 __all__ = ["Precisions", "as_found", "precisions"]
 
@@ -63,10 +63,8 @@ def precisions(subject: Subject) -> Precisions:
 def as_found(pipe: Any) -> Precision:
     """The precision that each network has now; that of the denoiser, or of the largest network, is the default."""
     found = _found(pipe)
-    parts = _upstream.networks(pipe)
-    main = max(
-        found, key=lambda name: (parts[name] in _upstream.denoisers(pipe).values(), _size(parts[name])), default=None
-    )
+    parts = port.networks(pipe)
+    main = max(found, key=lambda name: (parts[name] in port.denoisers(pipe).values(), _size(parts[name])), default=None)
     return Precision({**found, DEFAULT: found[main]}) if main is not None else Precision()
 
 
@@ -83,7 +81,7 @@ def _distinct(offered: tuple[Precision, ...], found: Mapping[str, str]) -> tuple
 def _found(pipe: Any) -> dict[str, str]:
     """The float type of most weights of each network; quantised networks are left out."""
     found = {}
-    for name, part in _upstream.networks(pipe).items():
+    for name, part in port.networks(pipe).items():
         sizes: dict[str, int] = {}
         for tensor in part.parameters():
             dtype = str(tensor.dtype).removeprefix("torch.")
@@ -97,7 +95,7 @@ def _found(pipe: Any) -> dict[str, str]:
 def _mostly_fp32(pipe: Any) -> bool:
     """Whether most weights are fp32: a VAE that its owner left in fp32 beside a half denoiser stays so."""
     sizes = {True: 0, False: 0}
-    for part in _upstream.networks(pipe).values():
+    for part in port.networks(pipe).values():
         for parameter in part.parameters():
             sizes["float32" in str(parameter.dtype)] += parameter.numel()
     return sizes[True] > sizes[False]
@@ -120,7 +118,7 @@ def _present(names: tuple[str, ...], found: Mapping[str, str]) -> list[str]:
 
 def _by_class(pipe: Any) -> HalfPrecision:
     """What the classes tell of a model that nobody has described."""
-    classes = [type(part).__name__ for part in _upstream.networks(pipe).values()]
+    classes = [type(part).__name__ for part in port.networks(pipe).values()]
     if any("UNet" in name for name in classes):
         return HalfPrecision(half="float16", fp16="safe", why="UNets are published in float16", source="diffusers")
     why = "nobody has published whether this model gives right images in float16"

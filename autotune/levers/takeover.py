@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from autotune.errors import PlanError
-from autotune.levers import _upstream
 from autotune.levers.base import Undo, nothing
+from autotune.upstream import groups, port, weight_hooks
 
 __all__ = ["device_map_refusal", "sequential_without_card", "take_over"]
 
@@ -59,7 +59,7 @@ def _device_named(device: Any) -> str:
 
 
 def _disk_refusal(pipe: Any) -> str:
-    name = next((name for name, part in _upstream.networks(pipe).items() if _upstream.waits_on_disk(part)), "")
+    name = next((name for name, part in port.networks(pipe).items() if weight_hooks.waits_on_disk(part)), "")
     return (
         f"{name} is offloaded to disk, which cannot be taken over; load it without that and give max_ram"
         if name
@@ -69,7 +69,7 @@ def _disk_refusal(pipe: Any) -> str:
 
 def _maps(pipe: Any) -> dict[str, Any]:
     """The device maps of the pipeline ("") and of its networks: tables, or the one device that the pipeline was loaded to."""
-    holders = {"": pipe, **_upstream.networks(pipe)}
+    holders = {"": pipe, **port.networks(pipe)}
     maps = {name: getattr(holder, "hf_device_map", None) for name, holder in holders.items()}
     return {name: table for name, table in maps.items() if table}
 
@@ -79,7 +79,7 @@ def _unmapped(pipe: Any) -> Undo:
     before = _maps(pipe)
     if not before:
         return nothing
-    holders = {"": pipe, **_upstream.networks(pipe)}
+    holders = {"": pipe, **port.networks(pipe)}
     log.info("the device map is set aside while the plan is applied; restore brings it back")
     for name in before:
         holders[name].hf_device_map = None
@@ -92,12 +92,12 @@ def _unmapped(pipe: Any) -> Undo:
 
 
 def _ungrouped(pipe: Any) -> Undo:
-    configs = {name: _upstream.ungroup(part) for name, part in _upstream.networks(pipe).items()}
+    configs = {name: groups.ungroup(part) for name, part in port.networks(pipe).items()}
 
     def group_again() -> None:
-        for name, part in _upstream.networks(pipe).items():
+        for name, part in port.networks(pipe).items():
             if configs.get(name) is not None:
-                _upstream.regroup(part, configs[name])
+                groups.regroup(part, configs[name])
 
     return group_again
 
@@ -105,24 +105,24 @@ def _ungrouped(pipe: Any) -> Undo:
 def _unhooked(pipe: Any) -> Undo:
     """Hooks of accelerate's, whoever hung them. Those that load weights on call are made anew, for by then the network may have
     others, such as a LoRA's; the rest hold none and are hung again as they were."""
-    parts = _upstream.networks(pipe).values()
-    hooks = [pair for part in parts for pair in _upstream.hooks_of(part)]
+    parts = port.networks(pipe).values()
+    hooks = [pair for part in parts for pair in weight_hooks.hooks_of(part)]
     if not hooks:
         return nothing
-    streams = [stream for part in parts for stream in _upstream.streams_of(part)]
+    streams = [stream for part in parts for stream in weight_hooks.streams_of(part)]
     streamed = {module for root, _, _ in streams for module in root.modules()}
-    guards = [guard for part in parts for guard in _upstream.guards_of(part)]
-    remembered = _upstream.offload_remembered(pipe)
-    _upstream.forget_hooks(pipe)
+    guards = [guard for part in parts for guard in weight_hooks.guards_of(part)]
+    remembered = weight_hooks.offload_remembered(pipe)
+    weight_hooks.forget_hooks(pipe)
     for root, _, _ in streams:
-        _upstream.tie_again(root)
+        weight_hooks.tie_again(root)
 
     def hook_again() -> None:
         for module, hook in hooks:
             if module not in streamed:
-                _upstream.put_hook(module, hook)
+                weight_hooks.put_hook(module, hook)
         for root, device, buffers in streams:
-            _upstream.stream(root, device, buffers=buffers)
+            weight_hooks.stream(root, device, buffers=buffers)
         for module, attributes in guards:
             module.__dict__.update(attributes)
         pipe.__dict__.update(remembered)
@@ -132,6 +132,6 @@ def _unhooked(pipe: Any) -> Undo:
 
 def sequential_without_card(pipe: Any, names: list[str]) -> None:
     """Sequential offload on the CPU, where diffusers would ask accelerate for "cpu:0" and fail (docs/upstream.md)."""
-    for name, part in _upstream.networks(pipe).items():
+    for name, part in port.networks(pipe).items():
         if name in names:
-            _upstream.stream(part, torch.device("cpu"), buffers=len(part._parameters) > 0)
+            weight_hooks.stream(part, torch.device("cpu"), buffers=len(part._parameters) > 0)

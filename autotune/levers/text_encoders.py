@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from autotune.errors import PlanError
-from autotune.levers import _upstream
 from autotune.levers.base import Domain, Lever, Subject, Undo, nothing, release_cache
+from autotune.upstream import port, weight_hooks
 
 __all__ = ["TextEncoders", "wait_apart"]
 
@@ -33,12 +33,12 @@ class TextEncoders(Lever):
     def domain(self, subject: Subject) -> Domain:
         if subject.device.kind == "cpu":
             return Domain(("resident",), "there is no card to keep weights away from")
-        if not _upstream.text_encoders(subject.pipe):
+        if not port.text_encoders(subject.pipe):
             return Domain(("resident",), "the pipeline has no text encoder")
         return Domain(("resident", "leave", "cpu"), "text encoders are done before denoising starts")
 
     def check(self, subject: Subject, value: Any) -> None:
-        if value != "resident" and not _upstream.text_encoders(subject.pipe):
+        if value != "resident" and not port.text_encoders(subject.pipe):
             raise PlanError(
                 f"text_encoders={value!r} cannot be applied: the pipeline has no text encoder; what works is 'resident'"
             )
@@ -50,11 +50,11 @@ class TextEncoders(Lever):
         if value == "resident":
             return nothing
         device = torch.device(subject.device.torch_device)
-        encoders = list(_upstream.text_encoders(subject.pipe).values())
+        encoders = list(port.text_encoders(subject.pipe).values())
         if value == "cpu":
             handles = [handle for part in encoders for handle in _runs_on_cpu(part, device)]
             return lambda: _remove(handles)
-        hooks = [_upstream.offload_by_hand(part, device) for part in encoders]
+        hooks = [weight_hooks.offload_by_hand(part, device) for part in encoders]
 
         def send_away(*_: Any) -> None:
             for hook in hooks:
@@ -62,19 +62,19 @@ class TextEncoders(Lever):
                     hook.offload()
                     release_cache(device)
 
-        handles = [part.register_forward_pre_hook(send_away) for part in _upstream.denoisers(subject.pipe).values()]
+        handles = [part.register_forward_pre_hook(send_away) for part in port.denoisers(subject.pipe).values()]
 
         def put_back() -> None:
             _remove(handles)
             for part in encoders:
-                _upstream.forget_hook(part)
+                weight_hooks.forget_hook(part)
 
         return put_back
 
 
 def wait_apart(subject: Subject) -> frozenset[str]:
     """The components that this lever places, so that no other may."""
-    return frozenset() if subject.plan.text_encoders == "resident" else frozenset(_upstream.text_encoders(subject.pipe))
+    return frozenset() if subject.plan.text_encoders == "resident" else frozenset(port.text_encoders(subject.pipe))
 
 
 def _remove(handles: list[Any]) -> None:
@@ -86,9 +86,9 @@ def _runs_on_cpu(part: torch.nn.Module, device: torch.device) -> list[Any]:
     """Hooks that bring arguments to the CPU and results to the device."""
 
     def bring(_: torch.nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        return _upstream.sent(args, _CPU), _upstream.sent(kwargs, _CPU)
+        return weight_hooks.sent(args, _CPU), weight_hooks.sent(kwargs, _CPU)
 
     def send(_: torch.nn.Module, __: Any, output: Any) -> Any:
-        return _upstream.sent(output, device)
+        return weight_hooks.sent(output, device)
 
     return [part.register_forward_pre_hook(bring, with_kwargs=True), part.register_forward_hook(send)]

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from autotune.levers import _upstream
+from autotune.upstream import internals, port
 
 __all__ = ["Traced", "untraceable"]
 
@@ -28,7 +28,7 @@ _HARMLESS = ("return_dict", "added_cond_kwargs")
 
 def untraceable(pipe: Any, unet: torch.nn.Module) -> str:
     """Why the pipeline's calls would bring what a trace cannot follow; empty if they would not."""
-    components = set(_upstream.networks(pipe))
+    components = set(port.networks(pipe))
     if any(name.startswith("controlnet") for name in components):
         return "ControlNet residuals change from call to call and a trace takes none"
     if getattr(unet, "encoder_hid_proj", None) is not None:
@@ -77,7 +77,7 @@ class Traced:
                 self._traces[key] = self._traced(forward, tensors, added)
             sample = self._traces[key](*tensors)
         if call.get("return_dict", True):
-            return _upstream.unet_output(sample)
+            return internals.unet_output(sample)
         return (sample,)
 
     def _tensors(self, call: Mapping[str, Any]) -> tuple[list[torch.Tensor], str]:

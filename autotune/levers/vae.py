@@ -12,9 +12,9 @@ from math import ceil, prod
 from typing import Any
 
 from autotune.errors import PlanError
-from autotune.levers import _upstream
 from autotune.levers.base import Domain, Lever, Subject, Undo
 from autotune.records.workload import Workload
+from autotune.upstream import port
 
 __all__ = ["VaeSlicing", "VaeTiling", "tile_edges"]
 
@@ -27,15 +27,11 @@ _STEP = 3 / 4  # of an edge from one tile to the next (autoencoder_kl.py tile_ov
 
 
 def _sliceable(pipe: Any) -> list[Any]:
-    return [
-        part for part in _upstream.networks(pipe).values() if hasattr(part, "use_slicing") and hasattr(part, "decode")
-    ]
+    return [part for part in port.networks(pipe).values() if hasattr(part, "use_slicing") and hasattr(part, "decode")]
 
 
 def _tileable(pipe: Any) -> list[Any]:
-    parts = (
-        part for part in _upstream.networks(pipe).values() if hasattr(part, "use_tiling") and hasattr(part, "decode")
-    )
+    parts = (part for part in port.networks(pipe).values() if hasattr(part, "use_tiling") and hasattr(part, "decode"))
     return [
         part for part in parts if _size_arguments(part) or hasattr(part, "tile_sample_min_size") or _fixed_edge(part)
     ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from autotune.errors import PlanError
-from autotune.levers import _upstream
 from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
+from autotune.upstream import port
 
 __all__ = ["VaeFramewise"]
 
@@ -75,7 +75,7 @@ class VaeFramewise(Lever):
 
 def _switchable(pipe: Any) -> list[Any]:
     """VAEs whose switch is off and is read: it exists on others that ignore it (Cosmos) or need tiles for it (Magvit)."""
-    parts = _upstream.networks(pipe).values()
+    parts = port.networks(pipe).values()
     return [
         vae for vae in parts if getattr(vae, _SWITCH, None) is False and (_pads(vae) or _blends(vae)) and _runs(vae)
     ]

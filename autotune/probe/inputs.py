@@ -17,9 +17,17 @@ from autotune.errors import WorkloadError
 from autotune.probe.code import fallbacks, worked_out
 from autotune.records.described import Described
 from autotune.records.workload import Workload
+from autotune.upstream.port import parameters_of
 
-__all__ = ["PICTURES", "follows_picture", "made_up", "missing_inputs", "named_inputs", "needs_image", "of_description",
-           "parameters_of"]  # fmt: skip
+__all__ = [
+    "PICTURES",
+    "follows_picture",
+    "made_up",
+    "missing_inputs",
+    "named_inputs",
+    "needs_image",
+    "of_description",
+]
 
 _IMAGES = ("image", "control_image", "conditioning_image", "init_image", "original_image", "reference_image",
            "example_image", "images", "input_images")  # fmt: skip
@@ -35,12 +43,6 @@ _CASCADE_EDGE_PX = 1024
 _VQGAN_SCALE = 4
 # What CLIP's image encoders of published IP-Adapters resize pictures to (CLIPVisionConfig.image_size).
 _ADAPTER_EDGE_PX = 224
-
-
-def parameters_of(pipe: Any) -> dict[str, inspect.Parameter]:
-    """Named arguments of the pipeline's call; `**kwargs` is not one: diffusers keeps it for deprecated names."""
-    known = inspect.signature(type(pipe).__call__).parameters
-    return {name: p for name, p in known.items() if name != "self" and p.kind is not inspect.Parameter.VAR_KEYWORD}
 
 
 def missing_inputs(pipe: Any, call: Mapping[str, Any]) -> list[str]:

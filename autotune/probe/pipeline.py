@@ -13,6 +13,7 @@ from typing import Any
 
 from autotune.errors import PipelineError
 from autotune.records.model import Component, Model, Role, role_named
+from autotune.upstream.port import networks, port_of
 
 __all__ = ["inspect_pipeline", "present_device", "require_pipeline"]
 
@@ -36,23 +37,18 @@ def require_pipeline(pipe: Any) -> None:
             f"expected a diffusers DiffusionPipeline, got {found}; pass the pipeline itself, for example "
             "StableDiffusionPipeline.from_pretrained(...); autotune.plan and autotune.explore also take a model's name"
         )
-    optional = set(pipe._optional_components)
-    wanted = [name for name in pipe.config if not name.startswith("_") and _is_component(pipe.config[name])]
+    port = port_of(pipe)
     missing = [
         name
-        for name in wanted
+        for name in port.expected
         if name not in pipe.__dict__
-        or (pipe.__dict__[name] is None and name not in optional and role_named(name) in _INDISPENSABLE)
+        or (pipe.__dict__[name] is None and name not in port.optional and role_named(name) in _INDISPENSABLE)
     ]
     if missing:
         names = ", ".join(missing)
         raise PipelineError(
             f"{found} lacks {names}; load the pipeline with all its components, or set pipe.{missing[0]}"
         )
-
-
-def _is_component(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2
 
 
 def inspect_pipeline(pipe: Any, *, name: str | None = None, source_key: str | None = None) -> Model:
@@ -62,14 +58,14 @@ def inspect_pipeline(pipe: Any, *, name: str | None = None, source_key: str | No
         PipelineError: not a `DiffusionPipeline`, or required components are missing.
     """
     require_pipeline(pipe)
-    parts = _networks(pipe)
-    sequence = pipe.model_cpu_offload_seq
+    parts = networks(pipe)
+    port = port_of(pipe)
     return Model(
         name=name or getattr(pipe, "name_or_path", None) or type(pipe).__name__,
         pipeline_class=type(pipe).__name__,
         components=tuple(_component(part_name, part) for part_name, part in parts.items()),
-        offload_sequence=tuple(sequence.split("->")) if sequence else None,
-        excluded_from_offload=tuple(part for part in pipe._exclude_from_cpu_offload if part in parts),
+        offload_sequence=port.offload_order,
+        excluded_from_offload=tuple(part for part in port.stay_on_device if part in parts),
         structural_key=_structural_key(pipe, parts),
         source_key=source_key,
     )
@@ -77,15 +73,8 @@ def inspect_pipeline(pipe: Any, *, name: str | None = None, source_key: str | No
 
 def present_device(pipe: Any) -> str | None:
     """The card the pipeline executes on now, as torch calls it; None for a pipeline on the CPU or a name."""
-    device = getattr(pipe, "_execution_device", None)
+    device = port_of(pipe).execution_device
     return str(device) if getattr(device, "type", None) == "cuda" else None
-
-
-def _networks(pipe: Any) -> dict[str, Any]:
-    import torch
-
-    parts = {name: getattr(part, "_orig_mod", part) for name, part in pipe.components.items()}
-    return {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
 
 
 def _component(name: str, part: Any) -> Component:
@@ -110,16 +99,16 @@ def _component(name: str, part: Any) -> Component:
 
 def _parameters(part: Any) -> dict[str, Any]:
     """Parameters by path, a shared one once. Sequential offload leaves an empty one in each of its places; there, what waits
-    in RAM is compared (accelerate/hooks.py `weights_map`)."""
+    in RAM is compared."""
+    from autotune.upstream.weight_hooks import waiting
+
     found: dict[int, tuple[str, Any]] = {}
     for path, module in part.named_modules():
-        hook: Any = getattr(module, "_hf_hook", None)
-        maps: list[Any] = [getattr(inner, "weights_map", None) for inner in getattr(hook, "hooks", [hook])]
-        held: Any = next((weights for weights in maps if isinstance(getattr(weights, "dataset", None), dict)), {})
+        held = waiting(module)
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                waiting = held[name].data_ptr() if parameter.is_meta and name in held else 0
-                found.setdefault(waiting or id(parameter), (f"{path}.{name}" if path else name, parameter))
+                address = held.get(name, 0) if parameter.is_meta else 0
+                found.setdefault(address or id(parameter), (f"{path}.{name}" if path else name, parameter))
     return dict(found.values())
 
 
@@ -150,16 +139,17 @@ def _role(name: str, part: Any) -> Role:
 
 
 def _capabilities(part: Any) -> set[str]:
-    weight_norm = any(hasattr(m, "weight_g") or hasattr(m, "parametrizations") for m in part.modules())
+    from autotune.upstream import groups, internals
+
     asked = {
         "vae_slicing": hasattr(part, "use_slicing"),
         "vae_tiling": hasattr(part, "use_tiling"),
         "attention_processors": hasattr(part, "attn_processors"),
         "attention_slicing": hasattr(part, "set_attention_slice"),
         "quantized": bool(getattr(part, "is_quantized", False)),
-        "weight_norm": weight_norm,
-        "repeated_blocks": bool(getattr(part, "_repeated_blocks", None)),
-        "group_offload": bool(getattr(part, "_supports_group_offloading", True)) and not weight_norm,
+        "weight_norm": internals.uses_weight_norm(part),
+        "repeated_blocks": bool(internals.named_blocks(part)),
+        "group_offload": groups.groupable(part),
     }
     return {name for name, present in asked.items() if present}
 

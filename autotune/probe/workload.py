@@ -20,10 +20,10 @@ from autotune.probe.inputs import (
     named_inputs,
     needs_image,
     of_description,
-    parameters_of,
 )
 from autotune.records.described import Described, picture
 from autotune.records.workload import SCALES, Workload, with_defaults
+from autotune.upstream.port import parameters_of
 
 __all__ = ["call_arguments", "missing_inputs", "resolve_workload", "said_by"]
 

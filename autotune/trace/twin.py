@@ -16,12 +16,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autotune.trace.quantized import stand_in
+from autotune.upstream.port import networks
+from autotune.upstream.weight_hooks import HOOK_ATTRIBUTES, waiting
 
-__all__ = ["ENTRY_POINTS", "UntraceableError", "born", "networks", "own_tensors", "set_precision", "twin_of"]
+__all__ = ["ENTRY_POINTS", "UntraceableError", "born", "own_tensors", "set_precision", "twin_of"]
 
-# Attributes that accelerate and diffusers hang on a module when they wrap its forward
-# (accelerate/hooks.py add_hook_to_module; diffusers/hooks/hooks.py HookRegistry).
-_HOOK_ATTRIBUTES = ("_hf_hook", "_diffusers_hook", "_old_forward")
 # Methods by which a pipeline's own code calls its networks.
 ENTRY_POINTS = ("forward", "encode", "decode")
 _LIBRARIES = {"torch", "transformers"}
@@ -35,12 +34,6 @@ class UntraceableError(Exception):
 
 class _Dropped:
     """Stands in the twin where a hook's state was."""
-
-
-def networks(pipe: Any) -> dict[str, torch.nn.Module]:
-    """The pipeline's networks by attribute name, compiled wrappers taken off."""
-    parts = {name: getattr(part, "_orig_mod", part) for name, part in pipe.components.items()}
-    return {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
 
 
 def own_tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:
@@ -82,7 +75,7 @@ def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:
         for module in ghost.modules():
             if isinstance(module.__dict__.get("forward"), _Dropped):
                 del module.__dict__["forward"]
-            for attribute in _HOOK_ATTRIBUTES:
+            for attribute in HOOK_ATTRIBUTES:
                 module.__dict__.pop(attribute, None)
             _forget_callers_hooks(module)
         by_hand = any(isinstance(vars(module).get("forward"), FunctionType) for module in ghost.modules())
@@ -119,7 +112,7 @@ def _remember(
     module: torch.nn.Module, mode: FakeTensorMode, memo: dict[int, Any], tied: dict[int, torch.Tensor]
 ) -> None:
     """Tells deepcopy what each tensor and each hook of the module becomes."""
-    for name, address in _waiting(module).items():  # sequential offload leaves an empty parameter in each place
+    for name, address in waiting(module).items():  # sequential offload leaves an empty parameter in each place
         parameter = module._parameters.get(name)
         if address and parameter is not None and parameter.is_meta:
             memo[id(parameter)] = tied.setdefault(address, born(mode, parameter))
@@ -127,20 +120,12 @@ def _remember(
     for tensor in (*own_tensors(module), *plain):
         if id(tensor) not in memo:
             memo[id(tensor)] = born(mode, tensor)
-    hooked = [name for name in _HOOK_ATTRIBUTES if module.__dict__.get(name) is not None]
+    hooked = [name for name in HOOK_ATTRIBUTES if module.__dict__.get(name) is not None]
     for name in hooked:
         memo[id(module.__dict__[name])] = _Dropped()
     wrapped = hasattr(module.__dict__.get("forward"), "autotune_mark")  # levers/forwarding.py
     if (hooked or wrapped) and "forward" in module.__dict__:
         memo[id(module.__dict__["forward"])] = _Dropped()
-
-
-def _waiting(module: torch.nn.Module) -> dict[str, int]:
-    """Where in RAM the module's own weights wait while sequential offload has emptied it (accelerate/hooks.py weights_map)."""
-    hook: Any = getattr(module, "_hf_hook", None)
-    maps: list[Any] = [getattr(inner, "weights_map", None) for inner in getattr(hook, "hooks", [hook])]
-    held: Any = next((weights for weights in maps if isinstance(getattr(weights, "dataset", None), dict)), {})
-    return {name: held[name].data_ptr() for name in module._parameters if name in held}
 
 
 def set_precision(root: torch.nn.Module, mode: FakeTensorMode, dtype: torch.dtype) -> None:

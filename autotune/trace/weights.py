@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
+from autotune.upstream.groups import named_groups
+
 __all__ = ["block_bytes", "buffer_bytes", "own_bytes", "precision", "tensor_bytes", "weight_bytes"]
 
 _ALIGNMENT_BYTES = 512  # kMinBlockSize of the CUDA caching allocator, c10/cuda/CUDACachingAllocator.cpp
@@ -48,7 +50,7 @@ def block_bytes(part: torch.nn.Module, path: str) -> dict[str, int]:
     """Bytes of what group offload by block moves at a time, by path (hooks/group_offloading.py
     `_apply_group_offloading_block_level`): members of the network's own lists, and within the modules that its class names
     those of their lists and what is left of them."""
-    named = set(getattr(part, "_group_offload_block_modules", None) or ())
+    named = named_groups(part)
     blocks: dict[str, int] = {}
     for name, child in part.named_children():
         if name in named:

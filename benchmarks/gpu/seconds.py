@@ -8,9 +8,9 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
-from autotune.probe.inputs import parameters_of
 from autotune.records.device import Device
 from autotune.records.estimate import Estimate
+from autotune.upstream.port import parameters_of
 from benchmarks.gpu.card import Card
 from benchmarks.gpu.results import Found, error_pct
 

@@ -12,8 +12,8 @@ import peft
 import torch
 from peft.utils import get_peft_model_state_dict
 
-from autotune.levers import _upstream
 from autotune.records.plan import Plan
+from autotune.upstream import port
 from tests.contract.families import FAMILIES, call_of
 from tests.contract.test_contract_residency import with_safety_checker
 
@@ -41,7 +41,7 @@ def denoiser_name(pipe: Any) -> str:
 
 def denoiser(pipe: Any) -> Any:
     """That component, a compiled wrapper taken off."""
-    return _upstream.networks(pipe)[denoiser_name(pipe)]
+    return port.networks(pipe)[denoiser_name(pipe)]
 
 
 def add_lora(pipe: Any, name: str = "style") -> None:
@@ -69,12 +69,12 @@ def _sequential(part: Any) -> None:
 
 
 def _lower(pipe: Any) -> None:
-    for part in _upstream.networks(pipe).values():
+    for part in port.networks(pipe).values():
         part.to(torch.bfloat16)
 
 
 def _sequential_everywhere(pipe: Any) -> None:
-    for part in _upstream.networks(pipe).values():
+    for part in port.networks(pipe).values():
         _sequential(part)
 
 
@@ -94,7 +94,7 @@ def _by_hand(pipe: Any) -> None:
 
 def _dispatched(pipe: Any) -> None:
     accelerate.dispatch_model(denoiser(pipe), {"": "cpu"}, force_hooks=True)
-    pipe.hf_device_map = dict.fromkeys(_upstream.networks(pipe), "cpu")
+    pipe.hf_device_map = dict.fromkeys(port.networks(pipe), "cpu")
 
 
 def _wrapped(pipe: Any) -> None:
@@ -221,7 +221,7 @@ def _passes(module: Any, name: str) -> bool:
 
 
 def _modules(pipe: Any) -> Iterator[tuple[str, torch.nn.Module]]:
-    for name, part in _upstream.networks(pipe).items():
+    for name, part in port.networks(pipe).items():
         yield from ((f"{name}.{path}" if path else name, module) for path, module in part.named_modules())
 
 

@@ -11,8 +11,9 @@ from diffusers import StableDiffusionPAGPipeline
 from autotune.errors import PlanError
 from autotune.flow.job import job_for
 from autotune.flow.planning import facts_for
-from autotune.levers import _upstream, engine
+from autotune.levers import engine
 from autotune.records.plan import Plan
+from autotune.upstream import port
 from benchmarks.tiny import generate
 from tests.contract.families import CPU, FAMILIES, build, call_of, job, run
 
@@ -25,7 +26,7 @@ SPLITTABLE = [(family, batch) for batch, samples in SAMPLES.items() for family i
 
 
 def denoiser(pipe):
-    (part,) = _upstream.denoisers(pipe).values()
+    (part,) = port.denoisers(pipe).values()
     return part
 
 

@@ -18,11 +18,12 @@ from transformers import CLIPTextConfig, CLIPTextModel
 import autotune
 from autotune.errors import PlanError
 from autotune.guard.dress import is_dressed
-from autotune.levers import _upstream, engine
+from autotune.levers import engine
 from autotune.levers.base import Subject
 from autotune.levers.text_encoders import TextEncoders
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload
+from autotune.upstream import port, weight_hooks
 from tests.contract.families import CARD, FAMILIES, TILES, build, call_of, run
 from tests.contract.ledger import networks
 from tests.contract.test_contract_levers import Snapshot
@@ -63,7 +64,7 @@ def hooks_of(pipe: Any) -> dict[str, Any]:
             sorted(getattr(getattr(module, "_diffusers_hook", None), "hooks", {})),
             len(module._forward_pre_hooks),
         )
-        for name, part in _upstream.networks(pipe).items()
+        for name, part in port.networks(pipe).items()
         for path, module in part.named_modules()
     }
 
@@ -446,7 +447,7 @@ class TestTextEncoders:
 
             return SimpleNamespace(model=part, offload=offload)
 
-        monkeypatch.setattr(_upstream, "offload_by_hand", by_hand)
+        monkeypatch.setattr(weight_hooks, "offload_by_hand", by_hand)
         undo = TextEncoders().apply(self.subject(**parts), "leave", undo=True)
         for name in ("text_encoder", "text_encoder_2"):
             parts[name].to("meta")

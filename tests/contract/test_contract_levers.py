@@ -10,10 +10,11 @@ import torch
 
 from autotune.errors import PlanError
 from autotune.flow.planning import facts_for
-from autotune.levers import _upstream, engine
+from autotune.levers import engine
 from autotune.levers.base import Lever, Subject
 from autotune.levers.engine import ORDER
 from autotune.records.plan import LEVERS, Plan
+from autotune.upstream import port
 from tests.contract.families import CARD, CPU, FAMILIES, TILES, build, job, run, values_of
 
 HALF_TOLERANCE = 0.05  # of images between 0 and 1; five times what is seen with these weights
@@ -67,7 +68,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def modules(pipe: Any) -> list[torch.nn.Module]:
-    return [module for part in _upstream.networks(pipe).values() for module in part.modules()]
+    return [module for part in port.networks(pipe).values() for module in part.modules()]
 
 
 def tensors(module: torch.nn.Module) -> list[torch.Tensor]:
@@ -185,7 +186,7 @@ class TestEngine:
         engine.apply(pipe, self.plan(family), device=CPU, workload=call)
         engine.apply(pipe, Plan(attention="sdpa"), device=CPU, workload=call)
         assert engine.handle_of(pipe).plan.changes == {"attention": "sdpa"}
-        assert _upstream.placement(pipe) == "none"
+        assert port.offloaded(pipe) == "none"
         assert all(t.dtype != torch.bfloat16 for module in modules(pipe) for t in tensors(module))
         engine.restore(pipe)
         before.assert_same(pipe)
@@ -270,23 +271,23 @@ class TestTakenOver:
         pipe = build(family)
         data = {
             f"{name}.{path}": tensor.clone()
-            for name, part in _upstream.networks(pipe).items()
+            for name, part in port.networks(pipe).items()
             for path, tensor in part.state_dict().items()
         }
         image = run(family, pipe)
         if mode == "model":
             pipe.enable_model_cpu_offload(device="cpu")
         else:
-            for part in _upstream.networks(pipe).values():
+            for part in port.networks(pipe).values():
                 accelerate.cpu_offload(part, torch.device("cpu"), offload_buffers=len(part._parameters) > 0)
         engine.apply(pipe, Plan(attention="sdpa"), device=CPU, workload=job(family, pipe).largest)
-        assert _upstream.placement(pipe) == "none"
+        assert port.offloaded(pipe) == "none"
         assert not any(hasattr(module, "_hf_hook") for module in modules(pipe))
-        for name, part in _upstream.networks(pipe).items():
+        for name, part in port.networks(pipe).items():
             for path, tensor in part.state_dict().items():
                 assert torch.equal(tensor, data[f"{name}.{path}"])
         engine.restore(pipe)
-        assert _upstream.placement(pipe) == mode
+        assert port.offloaded(pipe) == mode
         torch.testing.assert_close(run(family, pipe), image, rtol=0, atol=0)
 
 

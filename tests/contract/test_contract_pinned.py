@@ -10,13 +10,13 @@ from torch.overrides import TorchFunctionMode
 
 from autotune.flow.job import job_for
 from autotune.flow.recordings import Recordings
-from autotune.levers._upstream import networks
 from autotune.levers.offload import group_settings
 from autotune.probe.catalog import card
 from autotune.records.plan import LEVERS, Plan
 from autotune.records.workload import Workload
 from autotune.search.space import Space
 from autotune.simulate.ram import waiting_ram
+from autotune.upstream.port import networks
 from benchmarks.tiny import flux
 
 CPU = torch.device("cpu")

@@ -21,12 +21,13 @@ from torch._dynamo.utils import counters
 
 from autotune.errors import PlanError
 from autotune.flow.planning import facts_for
-from autotune.levers import _upstream, engine
+from autotune.levers import engine
 from autotune.levers.base import Subject
 from autotune.levers.engine import ORDER
 from autotune.levers.tracing import Traced
 from autotune.records.plan import LEVERS, Plan
 from autotune.records.rules import RULES, conflict
+from autotune.upstream import groups, port
 from tests.contract.families import CPU, FAMILIES, build, job, run, values_of
 from tests.contract.ledger import ComponentLedger, LeafLedger
 from tests.contract.test_contract_levers import Snapshot
@@ -312,7 +313,7 @@ class Prefetching:
         patch.setattr(group_offloading.ModuleGroup, "offload_", lambda group: self.here.discard(group))
         patch.setattr(group_offloading.GroupOffloadingHook, "pre_forward", pre_forward)
         patch.setattr(group_offloading.LazyPrefetchGroupOffloadingHook, "initialize_hook", initialize_hook)
-        patch.setattr(_upstream, "group", self.group)
+        patch.setattr(groups, "group", self.group)
 
     def group(self, part: torch.nn.Module, device: torch.device, *, use_stream: bool, **settings: Any) -> None:
         """What `apply_group_offloading` does after it has made a stream, which a CPU has not."""
@@ -336,7 +337,7 @@ class Prefetching:
         run(family, pipe, batch=batch)
         self.late.clear()
         run(family, pipe, batch=batch)
-        (denoiser,) = _upstream.denoisers(pipe).values()
+        (denoiser,) = port.denoisers(pipe).values()
         return len(self.late), [name for name, _ in self.order[denoiser]]
 
 

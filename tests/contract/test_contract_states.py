@@ -14,10 +14,11 @@ from diffusers.hooks import apply_group_offloading
 
 import autotune
 from autotune.flow.planning import as_it_is, estimates
-from autotune.levers import _upstream, engine
+from autotune.levers import engine
 from autotune.records.estimate import Estimate
 from autotune.records.model import Model
 from autotune.records.plan import Plan
+from autotune.upstream import port
 from tests.contract.families import FAMILIES, build, job, run
 from tests.contract.states import CPU, STATES, Seen, State, denoiser, denoiser_name, entered, mix, workload
 
@@ -97,7 +98,7 @@ class TestWithoutWeights:
     @pytest.mark.parametrize("family", FAMILIES)
     def test_it_can_be_planned_and_not_changed(self, family: str) -> None:
         pipe = build(family)
-        for part in _upstream.networks(pipe).values():
+        for part in port.networks(pipe).values():
             part.to("meta")
         assert autotune.explain(pipe, workload=workload(family)).chosen.estimate.notes == ()
         assert refused(family, pipe, mix(family)) == (
@@ -201,7 +202,7 @@ class TestCompiled:
         graphs.clear()
         assert torch.equal(run(family, pipe, batch=2), image)
         assert graphs
-        assert _upstream.compiled(pipe) == [name]
+        assert port.compiled(pipe) == [name]
 
 
 class TestSibling:

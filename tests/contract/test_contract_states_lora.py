@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import autotune
-from autotune.levers import _upstream
 from autotune.records.plan import Plan
+from autotune.upstream import port
 from benchmarks.tiny import generate
 from tests.contract.families import build, call_of, run
 from tests.contract.states import STATES, Seen, add_lora, add_token, denoiser, denoiser_name, lora_file, workload
@@ -83,7 +83,7 @@ def weights(pipe: Any) -> dict[str, torch.Tensor]:
     """Every parameter by the name that it has without a LoRA, LoRA's own left out."""
     named = {
         f"{part}.{path.replace('base_layer.', '')}": tensor
-        for part, network in _upstream.networks(pipe).items()
+        for part, network in port.networks(pipe).items()
         for path, tensor in network.named_parameters()
     }
     return {path: tensor for path, tensor in named.items() if ".lora_" not in path}

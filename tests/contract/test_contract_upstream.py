@@ -1,6 +1,6 @@
 """Canaries: every private name of diffusers, accelerate, transformers and torch that we lean on still means what it meant.
 
-A failure here says what changed upstream; what relies on it is in `levers/_upstream.py` or `trace/twin.py`.
+A failure here says what changed upstream; what relies on it is in `upstream/` or `trace/twin.py`.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ from torch.utils import _pytree
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from autotune.levers import _upstream
 from autotune.levers.attention import _BACKENDS, _BY_KIND, _KINDS, _attentions, _dispatching
 from autotune.levers.compiling import repeated_blocks
 from autotune.levers.feed_forward import _layers
-from autotune.trace.twin import _HOOK_ATTRIBUTES, _LIBRARIES, born, networks
+from autotune.trace.twin import _LIBRARIES, born
+from autotune.upstream import backends, groups, internals, port, weight_hooks
+from autotune.upstream.port import networks
+from autotune.upstream.weight_hooks import HOOK_ATTRIBUTES
 from tests.contract.families import FAMILIES, build
 
 CPU = torch.device("cpu")
@@ -57,7 +59,7 @@ def fails(error, call):
 def test_pipelines_say_what_offload_leaves_out():
     assert DiffusionPipeline._exclude_from_cpu_offload == [], "diffusers: DiffusionPipeline._exclude_from_cpu_offload"
     assert StableDiffusionPipeline._exclude_from_cpu_offload == ["safety_checker"], "diffusers: Stable Diffusion's own"
-    assert _upstream.excluded_from_offload(build("sd")) == ()
+    assert port.excluded_from_offload(build("sd")) == ()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -73,11 +75,11 @@ def test_model_offload_leaves_its_marks_on_the_pipeline():
     for name in ("_all_hooks", "_offload_device", "_offload_gpu_id"):
         assert name in vars(pipe), f"diffusers: enable_model_cpu_offload no longer sets {name}"
     assert isinstance(pipe.unet._hf_hook, CpuOffload), "accelerate: cpu_offload_with_hook hangs on another class"
-    assert _upstream.placement(pipe) == "model"
-    assert _upstream.placement_device(pipe) == torch.device("cpu:0")
-    _upstream.forget_hooks(pipe)
-    assert _upstream.placement(pipe) == "none"
-    assert _upstream.placement_device(pipe) is None
+    assert port.offloaded(pipe) == "model"
+    assert weight_hooks.offload_device(pipe) == torch.device("cpu:0")
+    weight_hooks.forget_hooks(pipe)
+    assert port.offloaded(pipe) == "none"
+    assert weight_hooks.offload_device(pipe) is None
 
 
 def test_sequential_offload_leaves_its_marks_on_modules():
@@ -88,9 +90,9 @@ def test_sequential_offload_leaves_its_marks_on_modules():
     assert hook.offload is True, "accelerate: AlignDevicesHook.offload is gone"
     assert hook.weights_map["weight"].device == CPU, "accelerate: AlignDevicesHook.weights_map is gone"
     assert pipe.unet.conv_in.weight.is_meta, "accelerate: offloaded weights are no longer on meta"
-    assert _upstream.is_sequential(pipe.unet)
-    assert not _upstream.is_sequential(pipe.vae)
-    assert _upstream.placement(pipe) == "sequential"
+    assert weight_hooks.is_sequential(pipe.unet)
+    assert not weight_hooks.is_sequential(pipe.vae)
+    assert port.offloaded(pipe) == "sequential"
 
 
 def test_a_hook_may_hold_several():
@@ -98,18 +100,18 @@ def test_a_hook_may_hold_several():
     assert len(both.hooks) == 2, "accelerate: SequentialHook.hooks is gone"
     module = add_hook_to_module(torch.nn.Linear(1, 1), CpuOffload(CPU))
     module._hf_hook = both
-    assert _upstream.is_sequential(module)
+    assert weight_hooks.is_sequential(module)
 
 
 def test_a_hook_that_was_taken_off_can_be_hung_again():
     module = torch.nn.Linear(1, 1)
     plain = module.forward
     add_hook_to_module(module, AlignDevicesHook(CPU, offload=True))
-    ((place, hook),) = _upstream.hooks_of(module)
+    ((place, hook),) = weight_hooks.hooks_of(module)
     assert place is module
-    _upstream.forget_hook(module)
+    weight_hooks.forget_hook(module)
     assert not module.weight.is_meta, "accelerate: detach_hook of AlignDevicesHook no longer brings weights back"
-    _upstream.put_hook(module, hook)
+    weight_hooks.put_hook(module, hook)
     assert module._hf_hook is hook, "accelerate: add_hook_to_module no longer hangs the hook as _hf_hook"
     assert module._old_forward == plain, "accelerate: add_hook_to_module keeps the forward elsewhere than _old_forward"
     assert module.weight.is_meta, "accelerate: init_hook of AlignDevicesHook no longer takes the weights away"
@@ -123,48 +125,50 @@ def two_layers():
 def test_a_dispatched_module_is_guarded(tmp_path):
     part = two_layers()
     accelerate.dispatch_model(part, {"0": "cpu", "1": "disk"}, offload_dir=str(tmp_path), main_device="cpu")
-    guards = _upstream.guards_of(part)
+    guards = weight_hooks.guards_of(part)
     assert guards, "accelerate: dispatch_model no longer guards `to`, or _accelerate_added_attributes no longer says so"
     ((module, attributes),) = guards
     assert module is part
     assert "to" in attributes
-    _upstream.forget_hook(part)
+    weight_hooks.forget_hook(part)
     assert not set(attributes) & set(vars(part)), "accelerate: remove_hook_from_module leaves the guards"
 
 
 @pytest.mark.parametrize("buffers", [False, True])
 def test_a_loading_hook_says_where_to_and_what(buffers):
     part = two_layers()
-    _upstream.stream(part, CPU, buffers=buffers)
-    assert _upstream.streams_of(part) == [(part, CPU, buffers)], (
+    weight_hooks.stream(part, CPU, buffers=buffers)
+    assert weight_hooks.streams_of(part) == [(part, CPU, buffers)], (
         "accelerate: AlignDevicesHook.execution_device or offload_buffers is gone, or hooks hang elsewhere"
     )
 
 
 def test_what_sequential_offload_unties_still_shares_its_memory():
     t5 = build("flux").text_encoder_2
-    _upstream.stream(t5, CPU, buffers=False)
-    _upstream.forget_hook(t5)
+    weight_hooks.stream(t5, CPU, buffers=False)
+    weight_hooks.forget_hook(t5)
     one, other = t5.shared.weight, t5.encoder.embed_tokens.weight
-    assert one is not other, "accelerate: detach_hook ties again by itself; _upstream.tie_again need not"
-    assert one.data_ptr() == other.data_ptr(), "accelerate: detach_hook copies, and _upstream.tie_again finds no ties"
-    _upstream.tie_again(t5)
+    assert one is not other, "accelerate: detach_hook ties again by itself; weight_hooks.tie_again need not"
+    assert one.data_ptr() == other.data_ptr(), (
+        "accelerate: detach_hook copies, and weight_hooks.tie_again finds no ties"
+    )
+    weight_hooks.tie_again(t5)
     assert t5.shared.weight is t5.encoder.embed_tokens.weight
 
 
 def test_weights_in_files_are_told_from_weights_in_ram(tmp_path):
     in_ram, in_files, grouped = two_layers(), two_layers(), two_layers()
-    _upstream.stream(in_ram, CPU, buffers=False)
+    weight_hooks.stream(in_ram, CPU, buffers=False)
     accelerate.disk_offload(in_files, str(tmp_path / "weights"), CPU)
     group_offloaded(grouped, offload_to_disk_path=str(tmp_path))
-    assert not _upstream.waits_on_disk(in_ram), "accelerate: weights_map of cpu_offload has an index"
-    assert _upstream.waits_on_disk(in_files), "accelerate: weights_map of disk_offload has no dataset with an index"
-    assert _upstream.waits_on_disk(grouped), "diffusers: GroupOffloadingConfig.offload_to_disk_path is gone"
+    assert not weight_hooks.waits_on_disk(in_ram), "accelerate: weights_map of cpu_offload has an index"
+    assert weight_hooks.waits_on_disk(in_files), "accelerate: weights_map of disk_offload has no dataset with an index"
+    assert weight_hooks.waits_on_disk(grouped), "diffusers: GroupOffloadingConfig.offload_to_disk_path is gone"
 
 
 def test_a_hook_that_is_added_by_hand_offloads_when_it_is_told():
     part, moved = torch.nn.Linear(1, 1), []
-    hook = _upstream.offload_by_hand(part, CPU)
+    hook = weight_hooks.offload_by_hand(part, CPU)
     assert hook.model is part, "accelerate: UserCpuOffloadHook.model is gone"
     assert type(hook) is type(cpu_offload_with_hook(torch.nn.Linear(1, 1), CPU)[1])
     part.to = lambda *args, **_: moved.append(args) or part
@@ -190,7 +194,7 @@ def test_arguments_that_are_sent_keep_their_class():
 
 
 def group_offloaded(part, **settings):
-    _upstream.group(part, CPU, **({"offload_type": "leaf_level"} | settings))
+    groups.group(part, CPU, **({"offload_type": "leaf_level"} | settings))
     return [module for module in part.modules() if hasattr(module, "_diffusers_hook")]
 
 
@@ -200,13 +204,13 @@ def test_group_offload_leaves_its_marks_on_modules():
     assert hooked, "diffusers: HookRegistry no longer hangs on modules as _diffusers_hook"
     hooks = [module._diffusers_hook.hooks.get("group_offloading") for module in hooked]
     assert any(hooks), "diffusers: group offload's hook is no longer group_offloading in HookRegistry.hooks"
-    assert _upstream.placement(pipe) == "group"
+    assert port.offloaded(pipe) == "group"
 
 
 def test_the_hooks_of_group_offload_have_these_names():
     names = ("_GROUP_OFFLOADING", "_LAYER_EXECUTION_TRACKER", "_LAZY_PREFETCH_GROUP_OFFLOADING")
     theirs = tuple(getattr(group_offloading, name) for name in names)
-    assert theirs == _upstream._GROUP_HOOKS, "diffusers: hooks/group_offloading.py renamed its hooks"
+    assert theirs == groups._GROUP_HOOKS, "diffusers: hooks/group_offloading.py renamed its hooks"
     others = {name for name, value in vars(group_offloading).items() if name.startswith("_GROUP") and name not in names}
     assert others == {"_GROUP_ID_LAZY_LEAF"}, "diffusers: hooks/group_offloading.py has another kind of hook"
 
@@ -214,7 +218,7 @@ def test_the_hooks_of_group_offload_have_these_names():
 def test_a_group_hook_holds_its_settings():
     part = torch.nn.Sequential(torch.nn.Linear(1, 1))
     group_offloaded(part, low_cpu_mem_usage=True)
-    config = _upstream.group_config(part)
+    config = groups.group_config(part)
     gone = "diffusers: GroupOffloadingConfig no longer has"
     assert config.onload_device == config.offload_device == CPU, f"{gone} the devices"
     assert config.offload_type.value == "leaf_level", f"{gone} offload_type as an enum of these words"
@@ -226,10 +230,10 @@ def test_a_group_hook_holds_its_settings():
 def test_group_offload_is_put_on_again_from_its_settings():
     part = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.LayerNorm(1))
     before = [type(module) for module in group_offloaded(part)]
-    config = _upstream.ungroup(part)
-    assert _upstream.group_config(part) is None, "diffusers: HookRegistry.remove_hook left a group hook"
-    _upstream.regroup(part, config)
-    assert _upstream.group_config(part) is config, "diffusers: _apply_group_offloading(module, config) changed"
+    config = groups.ungroup(part)
+    assert groups.group_config(part) is None, "diffusers: HookRegistry.remove_hook left a group hook"
+    groups.regroup(part, config)
+    assert groups.group_config(part) is config, "diffusers: _apply_group_offloading(module, config) changed"
     assert [type(module) for module in part.modules() if hasattr(module, "_diffusers_hook")] == before
 
 
@@ -243,17 +247,17 @@ def test_a_registry_lets_go_of_one_hook_at_a_time():
     assert registry.hooks == {}, "diffusers: HookRegistry.hooks is no longer a dict without what was removed"
     assert "group_offloading" in leaf._diffusers_hook.hooks, "diffusers: remove_hook(recurse=False) recurses"
     left = vars(part).get("forward")
-    assert isinstance(left, MethodType), "diffusers: remove_hook cleans up its forward; _upstream.ungroup need not"
+    assert isinstance(left, MethodType), "diffusers: remove_hook cleans up its forward; groups.ungroup need not"
     assert left.__self__ is part
     assert left.__func__ is torch.nn.Sequential.forward
-    _upstream.forget_registry(part)
-    assert _upstream.hook_registries(part) == [leaf]
+    groups.forget_registry(part)
+    assert groups.hook_registries(part) == [leaf]
 
 
 def test_model_classes_say_whether_they_can_be_grouped():
     assert ModelMixin._supports_group_offloading is True, "diffusers: ModelMixin._supports_group_offloading is gone"
     assert AutoencoderOobleck._supports_group_offloading is False, "diffusers: a weight-normed VAE can be grouped now"
-    assert not _upstream.groupable(torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(1, 1)))
+    assert not groups.groupable(torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(1, 1)))
 
 
 def test_a_vae_says_within_which_modules_it_is_grouped():
@@ -270,7 +274,7 @@ def test_a_removed_hook_leaves_the_bound_forward_behind():
     module = torch.nn.Linear(1, 1)
     remove_hook_from_module(add_hook_to_module(module, CpuOffload(CPU)))
     left = vars(module).get("forward")
-    assert left is not None, "accelerate: remove_hook_from_module cleans up; _upstream.forget_hooks need not"
+    assert left is not None, "accelerate: remove_hook_from_module cleans up; weight_hooks.forget_hooks need not"
     assert left.__self__ is module
     assert left.__func__ is torch.nn.Linear.forward
 
@@ -283,7 +287,7 @@ def test_the_twin_knows_every_attribute_that_hooks_hang_on_modules():
     new = {*vars(hooked)} - {*vars(plain)}
     for module, bare in zip(pipe.transformer.modules(), other.transformer.modules(), strict=True):
         new |= {*vars(module)} - {*vars(bare)}
-    assert new == {*_HOOK_ATTRIBUTES, "forward"}, "accelerate or diffusers: hooks hang something else on modules"
+    assert new == {*HOOK_ATTRIBUTES, "forward"}, "accelerate or diffusers: hooks hang something else on modules"
 
 
 def test_a_compiled_module_holds_the_original():
@@ -294,11 +298,11 @@ def test_a_compiled_module_holds_the_original():
 
 def test_a_module_that_was_compiled_in_place_can_forget_it():
     module = torch.nn.Linear(1, 1)
-    assert not _upstream.is_compiled(module)
+    assert not internals.is_compiled(module)
     module.compile(backend="eager")
-    assert _upstream.is_compiled(module), "torch: Module.compile no longer sets _compiled_call_impl"
+    assert internals.is_compiled(module), "torch: Module.compile no longer sets _compiled_call_impl"
     assert "_compiled_call_impl" in vars(module), "torch: _compiled_call_impl is no longer an attribute of the instance"
-    _upstream.forget_compiled(module)
+    internals.forget_compiled(module)
     assert module._compiled_call_impl is None, "torch: the class's _compiled_call_impl is no longer None"
 
 
@@ -306,7 +310,7 @@ def test_a_module_that_was_compiled_in_place_can_forget_it():
     ("family", "named"), [("sd", True), ("flux", True), ("sd3", False), ("wan", True), ("ltx", True)]
 )
 def test_models_name_their_repeated_blocks(family, named):
-    (part,) = _upstream.denoisers(build(family)).values()
+    (part,) = port.denoisers(build(family)).values()
     assert bool(part._repeated_blocks) is named, f"diffusers: {type(part).__name__}._repeated_blocks"
     assert repeated_blocks(part), f"diffusers: {type(part).__name__} has no such blocks"
 
@@ -326,7 +330,7 @@ def test_a_unet_says_what_a_trace_cannot_follow(name):
 
 
 def test_a_unets_output_is_of_this_class():
-    output = _upstream.unet_output(torch.ones(1))
+    output = internals.unet_output(torch.ones(1))
     assert type(output) is UNet2DConditionOutput
     assert torch.equal(output[0], output.sample), "diffusers: UNet2DConditionOutput is no tuple of its sample any more"
 
@@ -352,10 +356,10 @@ def test_model_classes_say_what_they_keep_in_fp32():
         "transformers: _keep_in_fp32_modules_strict is gone"
     )
     wan = build("wan")
-    kept = _upstream.kept_in_fp32(wan.transformer, torch.bfloat16)
+    kept = internals.kept_in_fp32(wan.transformer, torch.bfloat16)
     assert "time_embedder" in kept, "diffusers: Wan's transformer no longer keeps modules in fp32"
-    assert _upstream.kept_in_fp32(wan.text_encoder, torch.float16) == ("wo",), "transformers: T5 keeps wo for fp16"
-    assert _upstream.kept_in_fp32(wan.text_encoder, torch.bfloat16) == ()
+    assert internals.kept_in_fp32(wan.text_encoder, torch.float16) == ("wo",), "transformers: T5 keeps wo for fp16"
+    assert internals.kept_in_fp32(wan.text_encoder, torch.bfloat16) == ()
 
 
 def test_every_kind_of_processor_is_there():
@@ -367,7 +371,7 @@ def test_every_kind_of_processor_is_there():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_processors_are_of_a_known_kind_or_ask_the_dispatcher(family):
     pipe = build(family)
-    (part,) = _upstream.denoisers(pipe).values()
+    (part,) = port.denoisers(pipe).values()
     found = _dispatching(pipe) if family in {"flux", "wan", "ltx"} else _attentions(pipe)
     assert found, (
         f"diffusers: the processors of {type(part).__name__} and its VAE have other names, or no longer dispatch"
@@ -396,27 +400,25 @@ def test_attention_says_how_many_heads_a_slice_may_hold():
 @pytest.mark.parametrize("family", ["flux", "wan", "ltx"])
 def test_processors_hold_their_backend(family):
     pipe = build(family)
-    backends = {processor._attention_backend for processor in _dispatching(pipe)}
-    assert backends == {None}, "diffusers: _attention_backend of a fresh processor is no longer None"
+    held = {processor._attention_backend for processor in _dispatching(pipe)}
+    assert held == {None}, "diffusers: _attention_backend of a fresh processor is no longer None"
     before = attention_dispatch._AttentionBackendRegistry._active_backend
-    next(iter(_upstream.denoisers(pipe).values())).set_attention_backend("_native_math")
+    next(iter(port.denoisers(pipe).values())).set_attention_backend("_native_math")
     attention_dispatch._AttentionBackendRegistry._active_backend = before
-    backends = {processor._attention_backend for processor in _dispatching(pipe)}
-    assert backends == {_upstream.backend_ready("_native_math")}, (
-        "diffusers: the backend is no longer held by processors"
-    )
+    held = {processor._attention_backend for processor in _dispatching(pipe)}
+    assert held == {backends.backend_ready("_native_math")}, "diffusers: the backend is no longer held by processors"
 
 
 @pytest.mark.parametrize("name", [*_BACKENDS, "native", "_native_math", "xformers"])
 def test_the_dispatcher_knows_the_backend(name):
-    assert name in _upstream.backend_names(), f"diffusers: AttentionBackendName no longer has {name!r}"
-    assert _upstream.backend_ready(name) is AttentionBackendName(name)
+    assert name in backends.backend_names(), f"diffusers: AttentionBackendName no longer has {name!r}"
+    assert backends.backend_ready(name) is AttentionBackendName(name)
 
 
 def test_a_backends_kernel_is_fetched_only_from_a_hub(monkeypatch):
     asked = []
     monkeypatch.setattr(attention_dispatch, "_maybe_download_kernel_for_backend", asked.append)
-    _upstream.backend_ready("flash_hub")
+    backends.backend_ready("flash_hub")
     assert asked == [AttentionBackendName.FLASH_HUB]
     hub = {name.value for name in attention_dispatch._HUB_KERNELS_REGISTRY}
     assert hub, "diffusers: attention_dispatch._HUB_KERNELS_REGISTRY is empty or gone"
@@ -428,9 +430,9 @@ def test_what_a_backend_misses_is_a_runtime_error(monkeypatch):
     flags = {"flash": "_CAN_USE_FLASH_ATTN", "_flash_3": "_CAN_USE_FLASH_ATTN_3", "sage": "_CAN_USE_SAGE_ATTN"}
     for backend, flag in (flags | {"xformers": "_CAN_USE_XFORMERS_ATTN"}).items():
         monkeypatch.setattr(attention_dispatch, flag, False)
-        missing = _upstream.backend_missing(backend)
+        missing = backends.backend_missing(backend)
         assert "missing package" in missing, f"diffusers: _check_attention_backend_requirements no longer asks {flag}"
-    assert _upstream.backend_missing("native") == ""
+    assert backends.backend_missing("native") == ""
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -498,7 +500,7 @@ def test_lora_layers_say_what_is_merged():
     assert not getattr(unet, "peft_config", None)
     unet.add_adapter(LoraConfig(r=1, target_modules=["to_q"], init_lora_weights=False), "a")
     assert unet.peft_config, "diffusers: add_adapter no longer sets peft_config"
-    layers = [module for module in unet.modules() if _upstream.is_adapted(module)]
+    layers = [module for module in unet.modules() if internals.is_adapted(module)]
     assert layers, "peft: a LoRA layer has no merged_adapters or unmerge any more"
     layer, before = layers[0], layers[0].weight.detach().clone()
     assert list(layer.merged_adapters) == []

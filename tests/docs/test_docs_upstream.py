@@ -19,7 +19,7 @@ SECTIONS = {
     for section in re.split(r"^### ", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
 }
 THEIRS = r"`(?:diffusers|accelerate|transformers|torch|aten)/[\w/]+\.\w+"
-OURS = r"`((?:levers|trace|records|guard|simulate|flow)/\w+\.py)"
+OURS = r"`((?:levers|trace|records|guard|simulate|flow|upstream)/\w+\.py)"
 
 
 def block(title):

@@ -212,9 +212,9 @@ def test_what_is_refused_and_how(small, words, message):
 
 
 def test_an_attention_whose_package_is_missing_says_so(small, monkeypatch):
-    from autotune.levers import _upstream
+    from autotune.upstream import backends
 
-    monkeypatch.setattr(_upstream, "backend_missing", lambda name: f"{name} is not installed")
+    monkeypatch.setattr(backends, "backend_missing", lambda name: f"{name} is not installed")
     message = "attention='xformers' cannot be applied: xformers is not installed; what works is 'as_is'"
     assert refusal(small("--attention", "xformers")) == message
 

@@ -11,7 +11,7 @@ import autotune
 from autotune.errors import DoesNotFitError, NoAcceleratorError, PipelineError, PlanError, WorkloadError
 from autotune.levers import engine
 from autotune.records.plan import Plan
-from autotune.trace.twin import networks
+from autotune.upstream.port import networks
 from benchmarks.tiny import CALLS, sd
 
 CALL = {**CALLS["sd"], "height": 32, "width": 32}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from autotune.levers import _upstream
 from autotune.levers.attention import Attention, traced_as
 from autotune.levers.base import Subject
 from autotune.records.workload import Workload
+from autotune.upstream import backends, port
 from benchmarks.tiny import flux, sd, sd3
 from tests.unit.handmade import CARD, card
 
@@ -16,11 +16,11 @@ LEVER = Attention()
 
 
 def processors(pipe):
-    parts = _upstream.networks(pipe).values()
+    parts = port.networks(pipe).values()
     return [type(m.processor).__name__ for part in parts for m in part.modules() if hasattr(m, "processor")]
 
 
-def backends(pipe):
+def held(pipe):
     attentions = [module for module in pipe.transformer.modules() if hasattr(module, "processor")]
     return {str(module.processor._attention_backend) for module in attentions}
 
@@ -37,9 +37,9 @@ def test_xformers_goes_wherever_processors_compute_the_same():
 def test_xformers_goes_through_the_dispatcher_where_there_is_one():
     pipe = flux()
     undo = LEVER.apply(Subject(pipe, CARD, CALL), "xformers", undo=True)
-    assert backends(pipe) == {"AttentionBackendName.XFORMERS"}
+    assert held(pipe) == {"AttentionBackendName.XFORMERS"}
     undo()
-    assert backends(pipe) == {"None"}
+    assert held(pipe) == {"None"}
 
 
 def test_a_backend_is_set_on_processors_and_the_process_keeps_its_own():
@@ -47,10 +47,10 @@ def test_a_backend_is_set_on_processors_and_the_process_keeps_its_own():
 
     pipe, active = flux(), _AttentionBackendRegistry.get_active_backend()
     undo = LEVER.apply(Subject(pipe, CARD, CALL), "backend:flash", undo=True)
-    assert backends(pipe) == {"AttentionBackendName.FLASH"}
+    assert held(pipe) == {"AttentionBackendName.FLASH"}
     assert _AttentionBackendRegistry.get_active_backend() == active
     undo()
-    assert backends(pipe) == {"None"}
+    assert held(pipe) == {"None"}
 
 
 def test_joint_attention_is_never_exchanged():
@@ -70,7 +70,7 @@ def test_slices_are_proposed_only_where_no_fused_kernel_is():
 
 
 def test_what_is_installed_is_proposed_and_eight_bits_only_by_name(monkeypatch):
-    monkeypatch.setattr(_upstream, "backend_missing", lambda name: "")
+    monkeypatch.setattr(backends, "backend_missing", lambda name: "")
     subject = Subject(flux(), CARD, CALL)
     assert LEVER.domain(subject).values == ("as_is", "backend:flash", "xformers")
     allowed = subject._replace(allowed=frozenset({"sage"}))

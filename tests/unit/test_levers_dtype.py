@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autotune.levers import _upstream, engine
+from autotune.levers import engine
 from autotune.levers.base import Subject
 from autotune.levers.precisions import precisions
 from autotune.probe import catalog
@@ -14,6 +14,7 @@ from autotune.records.halves import HalfPrecision
 from autotune.records.plan import Plan
 from autotune.records.precision import Precision
 from autotune.records.workload import Workload
+from autotune.upstream import internals, port
 from benchmarks.tiny import flux, sd
 
 AMPERE, TURING, BLACK = (catalog.card(name) for name in ("RTX 3090", "Tesla T4", "GTX 1660"))
@@ -29,13 +30,13 @@ SAFE = "fp16, vae=fp32"
 
 
 def cast(pipe, dtype):
-    for name, part in _upstream.networks(pipe).items():
+    for name, part in port.networks(pipe).items():
         part.to(getattr(torch, Precision(dtype).of(name)))
     return pipe
 
 
 def found(pipe):
-    return {name: next(part.parameters()).dtype for name, part in _upstream.networks(pipe).items()}
+    return {name: next(part.parameters()).dtype for name, part in port.networks(pipe).items()}
 
 
 def offered(pipe, device, **more):
@@ -47,7 +48,7 @@ def offered(pipe, device, **more):
 @pytest.mark.parametrize("wanted", ["fp32", "bf16", "fp16, vae=fp32", "unet=fp16"])
 def test_each_network_gets_its_precision_and_the_originals_come_back(before, wanted):
     pipe = cast(sd(), before)
-    objects = {name: dict(part.named_parameters()) for name, part in _upstream.networks(pipe).items()}
+    objects = {name: dict(part.named_parameters()) for name, part in port.networks(pipe).items()}
     bits = {name: {key: value.clone() for key, value in own.items()} for name, own in objects.items()}
     plan = Plan(dtype=wanted)
     engine.apply(pipe, plan, device=cpu_device(), workload=Workload())
@@ -55,7 +56,7 @@ def test_each_network_gets_its_precision_and_the_originals_come_back(before, wan
         kept = plan.dtype.of(name)
         assert dtype is (getattr(torch, Precision(before).of(name)) if kept == "as_is" else getattr(torch, kept)), name
     engine.restore(pipe)
-    for name, part in _upstream.networks(pipe).items():
+    for name, part in port.networks(pipe).items():
         for key, parameter in part.named_parameters():
             assert parameter is objects[name][key]
             assert torch.equal(parameter, bits[name][key])
@@ -63,7 +64,7 @@ def test_each_network_gets_its_precision_and_the_originals_come_back(before, wan
 
 def test_what_a_class_wants_in_fp32_is_raised_too():
     pipe = cast(flux(), "bf16")
-    patterns = _upstream.kept_in_fp32(pipe.text_encoder_2, torch.float16)
+    patterns = internals.kept_in_fp32(pipe.text_encoder_2, torch.float16)
     assert patterns == ("wo",)
     engine.apply(pipe, Plan(dtype="fp16"), device=cpu_device(), workload=Workload())
     dtypes = {name.split(".")[-2]: weight.dtype for name, weight in pipe.text_encoder_2.named_parameters()}

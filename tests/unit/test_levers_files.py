@@ -6,11 +6,12 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from autotune.levers import _upstream, engine
+from autotune.levers import engine
 from autotune.levers.files import files_of
 from autotune.probe.gpu import cpu_device
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload
+from autotune.upstream import port
 from benchmarks.tiny import sd
 
 
@@ -21,7 +22,7 @@ def loaded(tmp_path):
 
 
 def weights(pipe):
-    parts = _upstream.networks(pipe)
+    parts = port.networks(pipe)
     return {(name, path): tensor for name, part in parts.items() for path, tensor in part.named_parameters()}
 
 

@@ -8,11 +8,12 @@ from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 
 import autotune
 from autotune.errors import PlanError
-from autotune.levers import _upstream, engine
+from autotune.levers import engine
 from autotune.levers.base import Subject
 from autotune.levers.compiling import repeated_blocks
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload
+from autotune.upstream import backends
 from benchmarks.tiny import flux, ltx, sd, sd3, wan
 from tests.contract.test_contract_levers import Snapshot
 from tests.unit.handmade import CPU, card
@@ -69,7 +70,7 @@ def test_a_package_that_is_missing_or_too_old_is_named_with_the_version_it_takes
 
 
 def test_a_kernel_that_the_card_lacks(monkeypatch):
-    monkeypatch.setattr(_upstream, "backend_missing", lambda name: "")
+    monkeypatch.setattr(backends, "backend_missing", lambda name: "")
     assert "flash_attn has no kernels for" in refusal(flux(), card((7, 5)), attention="backend:flash")
     assert "flash_attn_interface has no kernels for" in refusal(flux(), AMPERE, attention="backend:_flash_3")
     engine.check(Subject(flux(), HOPPER, CALL), Plan(attention="backend:_flash_3"))

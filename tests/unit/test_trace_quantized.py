@@ -12,9 +12,10 @@ from autotune.trace.quantized import QuantizedLinear, quantized
 from autotune.trace.record import Recorder
 from autotune.trace.schemes import SCHEMES
 from autotune.trace.session import Session
-from autotune.trace.twin import born, networks, own_tensors
+from autotune.trace.twin import born, own_tensors
 from autotune.trace.weights import own_bytes, precision, weight_bytes
 from autotune.units import GIB
+from autotune.upstream.port import networks
 from autotune.zoo.locate import locate
 
 BFLOAT16 = torch.bfloat16

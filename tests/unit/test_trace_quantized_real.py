@@ -10,7 +10,8 @@ import torch
 from autotune.trace.kernels import quanto_group
 from autotune.trace.quantized import quantized, stand_in
 from autotune.trace.session import Session
-from autotune.trace.twin import networks, own_tensors
+from autotune.trace.twin import own_tensors
+from autotune.upstream.port import networks
 from benchmarks.tiny import CALLS, flux
 from tests.unit.test_trace_quantized import BFLOAT16, IN, LAYERS, OUT
 

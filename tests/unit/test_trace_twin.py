@@ -12,7 +12,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from autotune.trace.session import Session
-from autotune.trace.twin import networks, own_tensors, set_precision, twin_of
+from autotune.trace.twin import own_tensors, set_precision, twin_of
+from autotune.upstream.port import networks
 from benchmarks.tiny import CALLS, PIPELINES, flux, sd
 
 CALL = {**CALLS["sd"], "height": 32, "width": 32, "prompt": "a cat", "output_type": "pt"}

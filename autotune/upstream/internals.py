@@ -1,0 +1,70 @@
+"""Marks that torch, peft and transformers leave on modules, and what they do not say in public."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+__all__ = [
+    "forget_compiled",
+    "has_triton",
+    "is_adapted",
+    "is_compiled",
+    "kept_in_fp32",
+    "named_blocks",
+    "unet_output",
+    "uses_weight_norm",
+]
+
+
+def is_adapted(module: torch.nn.Module) -> bool:
+    """Whether the module is a layer with LoRA weights (peft/tuners/tuners_utils.py BaseTunerLayer.merged_adapters)."""
+    return hasattr(module, "merged_adapters") and hasattr(module, "unmerge")
+
+
+def uses_weight_norm(part: torch.nn.Module) -> bool:
+    """Weight norm makes a weight of two at each call; a weight that was emptied cannot be made (torch/nn/utils/weight_norm.py,
+    torch/nn/utils/parametrizations.py)."""
+    return any(hasattr(m, "weight_g") or hasattr(m, "parametrizations") for m in part.modules())
+
+
+def named_blocks(part: torch.nn.Module) -> frozenset[str]:
+    """Classes of the blocks that a denoiser repeats (modeling_utils.py `_repeated_blocks`); empty where it names none."""
+    return frozenset(getattr(part, "_repeated_blocks", None) or ())
+
+
+def is_compiled(module: torch.nn.Module) -> bool:
+    """Whether `module.compile()` was called (torch/nn/modules/module.py `_compiled_call_impl`)."""
+    return getattr(module, "_compiled_call_impl", None) is not None
+
+
+def forget_compiled(module: torch.nn.Module) -> None:
+    """The module runs as Python again."""
+    module.__dict__.pop("_compiled_call_impl", None)
+
+
+def has_triton() -> bool:
+    """Whether inductor finds Triton."""
+    return find_spec("triton") is not None
+
+
+def unet_output(sample: torch.Tensor) -> Any:
+    """What a UNet returns with `return_dict=True`."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+
+    return UNet2DConditionOutput(sample=sample)
+
+
+def kept_in_fp32(part: torch.nn.Module, dtype: torch.dtype) -> tuple[str, ...]:
+    """Name patterns of parameters that stay in fp32 when the component is lowered.
+
+    transformers keeps `_keep_in_fp32_modules` for float16 only and `_keep_in_fp32_modules_strict` for both
+    (modeling_utils.py); diffusers keeps `_keep_in_fp32_modules` for any 16-bit type (model_loading_utils.py).
+    """
+    weak = getattr(part, "_keep_in_fp32_modules", None) or ()
+    strict = getattr(part, "_keep_in_fp32_modules_strict", None) or ()
+    if type(part).__module__.startswith("transformers") and dtype != torch.float16:
+        weak = ()
+    return (*weak, *strict)
