@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 from autotune.errors import PipelineError, PlanError, WorkloadError
 from autotune.flow.ask import answer, as_it_stands, front_for
+from autotune.flow.checks import check_on_change
 from autotune.flow.learning import watch_for
 from autotune.flow.question import Profiles, Question, WorkloadLike
 from autotune.probe.gpu import local_device
 from autotune.probe.pipeline import present_device, require_pipeline
 from autotune.probe.workload import resolve_workload
 from autotune.records.front import Candidate, Front, Objective
-from autotune.records.plan import Plan, Quality
+from autotune.records.plan import OnChange, Plan, Quality
 from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
 from autotune.report.lines import columns_of
@@ -48,6 +49,7 @@ def optimize(
     profiles: Profiles = None,
     effort: Literal["predict"] = "predict",
     undo: bool = True,
+    on_change: OnChange = "tell",
     verbose: bool = True,
 ) -> Any:
     """Makes a diffusers pipeline run as fast as it can without using more than `max_vram`, and gives it back.
@@ -71,6 +73,8 @@ def optimize(
         profiles: folder of profiles; the usual ones if None, none at all if False.
         effort: "predict" chooses by simulation.
         undo: whether originals of lowered weights are kept in RAM, so that `restore` is exact.
+        on_change: what to do at a call where the pipeline is no longer as the plan left it (a component exchanged, weights
+            cast, a LoRA or a cache added, a bigger call): "tell" in one line of the `autotune` logger, "refuse" or "ignore".
         verbose: whether progress and the answer are told: on standard error, or to the `autotune` logger where that has a
             handler.
 
@@ -86,6 +90,7 @@ def optimize(
     'optimised'
     """
     _only("effort", effort, "predict")
+    check_on_change(on_change)
     if isinstance(pipe, str | Path):
         raise PipelineError(
             f"optimize changes a pipeline that is loaded, and {str(pipe)!r} is a name; load it with "
@@ -96,30 +101,37 @@ def optimize(
             raise PlanError(
                 "plan= is applied as it stands; ask autotune.plan(...) for one under caps or with levers fixed"
             )
-        return apply(pipe, plan, device=device, workload=workload, undo=undo)
+        return apply(pipe, plan, device=device, workload=workload, undo=undo, on_change=on_change)
     question = Question(
         pipe, max_vram=max_vram, max_ram=max_ram, workload=workload, example=example, calls=calls, quality=quality,
         allow=allow, keep=keep, forbid=forbid, objective=objective, profiles=profiles, undo=undo, device=device,
     )  # fmt: skip
-    from autotune.flow.applying import apply_plan, plan_taken_off
+    with watched("autotune", silent=not verbose or bool(log.handlers)) as report:
+        explained, front = answer(replace(question, progress=report))
+    from autotune.flow.applying import apply_plan
 
-    with plan_taken_off(pipe, put_back="on error"):
-        with watched("autotune", silent=not verbose or bool(log.handlers)) as report:
-            explained, front = answer(replace(question, progress=report))
-        handle = apply_plan(
-            pipe, explained.chosen.plan, device=explained.device, workload=explained.workload,
-            denoisers=front.denoisers, undo=undo, reload=explained.reload, watch=watch_for(question, explained),
-        )  # fmt: skip
-    handle.story = explained.model_copy(update={"state": "optimised"})
+    optimized = apply_plan(
+        pipe, explained.chosen.plan, device=explained.device, workload=explained.workload, denoisers=front.denoisers,
+        undo=undo, reload=explained.reload, watch=watch_for(question, explained), on_change=on_change,
+    )  # fmt: skip
+    optimized.tell(pipe, explained.model_copy(update={"state": "optimised"}))
     if verbose:
-        _say(handle.story)
+        _say(optimized.story)
     return pipe
 
 
 def apply(
-    pipe: Any, plan: Plan | Candidate, *, device: str | None = None, workload: WorkloadLike = None, undo: bool = True
+    pipe: Any,
+    plan: Plan | Candidate,
+    *,
+    device: str | None = None,
+    workload: WorkloadLike = None,
+    undo: bool = True,
+    on_change: OnChange = "tell",
 ) -> Any:
     """Applies a plan, or a candidate's, as it stands, all of it or nothing, and gives the pipeline back.
+
+    The arguments are those of `optimize`.
 
     Raises:
         PlanError: a value that this pipeline or device cannot take.
@@ -130,6 +142,7 @@ def apply(
     True
     """
     require_pipeline(pipe)
+    check_on_change(on_change)
     plan = plan.plan if isinstance(plan, Candidate) else plan
     if not isinstance(plan, Plan):
         raise PlanError(
@@ -143,7 +156,7 @@ def apply(
     call = resolve_workload(pipe, first)
     place = local_device(device or present_device(pipe))
     example = first if isinstance(first, Mapping) else {}
-    apply_plan(pipe, plan, device=place, workload=call, example=example, undo=undo)
+    apply_plan(pipe, plan, device=place, workload=call, example=example, undo=undo, on_change=on_change)
     return pipe
 
 
@@ -174,7 +187,7 @@ def plan(
 ) -> Plan:
     """The plan that `optimize` would apply, for this machine or for a card that is not here.
 
-    A pipeline that is optimised already is restored for the time of planning.
+    A pipeline that is optimised already is read as its owner made it; its plan stays on.
 
     Args:
         pipe_or_model: a pipeline, a zoo name such as "sd15", a folder of configuration files, or a hub id.
@@ -203,10 +216,7 @@ def plan(
         undo=undo, ram=ram, loaded_as=loaded_as, controlnets=controlnets, lora_rank=lora_rank, ip_adapter=ip_adapter,
         torch_version=torch_version, allocator=allocator,
     )  # fmt: skip
-    from autotune.flow.applying import plan_taken_off
-
-    with plan_taken_off(pipe_or_model, put_back="always"):
-        return answer(question)[0].chosen.plan
+    return answer(question)[0].chosen.plan
 
 
 def explore(
@@ -244,10 +254,7 @@ def explore(
         forbid=forbid, device=device, profiles=profiles, undo=undo, ram=ram, loaded_as=loaded_as, controlnets=controlnets,
         lora_rank=lora_rank, ip_adapter=ip_adapter, torch_version=torch_version, allocator=allocator,
     )  # fmt: skip
-    from autotune.flow.applying import plan_taken_off
-
-    with plan_taken_off(pipe_or_model, put_back="always"):
-        return front_for(question)
+    return front_for(question)
 
 
 def explain(
@@ -274,21 +281,22 @@ def explain(
     >>> autotune.explain("sd15", gpu="NVIDIA GeForce RTX 3060 12GB").fits
     True
     """
-    asked = (gpu, max_vram, workload, example, device)
     question = Question(
         pipe_or_model, gpu=gpu, device=device, max_vram=max_vram, workload=workload, example=example, ram=ram,
         loaded_as=loaded_as, controlnets=controlnets, lora_rank=lora_rank, ip_adapter=ip_adapter,
         torch_version=torch_version, allocator=allocator,
     )  # fmt: skip
-    from autotune.flow.applying import plan_taken_off
-    from autotune.levers import engine
+    from autotune.guard.optimized import optimized_of
 
-    handle = engine.handle_of(pipe_or_model)
-    if handle is not None and handle.story is not None and all(argument is None for argument in asked):
-        story: Explanation = handle.story
+    optimized = optimized_of(pipe_or_model)
+    if optimized is None:
+        return as_it_stands(question)
+    changes = optimized.changes(pipe_or_model)
+    asked = (gpu, max_vram, workload, example, device)
+    if optimized.story is not None and not changes and all(argument is None for argument in asked):
+        story: Explanation = optimized.story
         return story
-    with plan_taken_off(pipe_or_model, put_back="always"):
-        return as_it_stands(question, None if handle is None else handle.plan)
+    return as_it_stands(question, optimized.plan, changes)
 
 
 def restore(pipe: Any) -> Any:
@@ -301,9 +309,9 @@ def restore(pipe: Any) -> Any:
     >>> str(pipe.unet.dtype)
     'torch.float32'
     """
-    from autotune.levers import engine
+    from autotune.guard.applying import restore as take_back
 
-    engine.restore(pipe)
+    take_back(pipe)
     return pipe
 
 

@@ -5,7 +5,7 @@ What traces is imported where it is needed: a profile is found without torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.flow.advice import advice
@@ -107,14 +107,14 @@ def _has_files(pipe: Any) -> bool:
     return files_of(pipe) is not None
 
 
-def as_it_stands(question: Question, plan: Plan | None = None) -> Explanation:
-    """What the call costs without any change, or under a plan that is applied already."""
+def as_it_stands(question: Question, plan: Plan | None = None, changes: Sequence[str] = ()) -> Explanation:
+    """What the call costs without any change, or under a plan that is applied already and what has changed since."""
     from autotune.flow.planning import standing
     from autotune.levers.precisions import as_found
 
     device, host = place_of(question)
-    job = job_of(question, device)
-    held = held_by(job.pipe, device)
+    job = job_of(question, device, now=bool(changes))
+    held = held_by(question.model if plan is not None else job.pipe, device)
     budget = budget_for(device, host, max_vram=question.max_vram, max_ram=question.max_ram, held=held)
     made, chosen = standing(job, plan)
     return Explanation(
@@ -129,6 +129,7 @@ def as_it_stands(question: Question, plan: Plan | None = None) -> Explanation:
         chosen=chosen,
         as_found=as_found(job.pipe),
         unloaded=question.is_named,
+        notes=tuple(f"since the plan was applied, {change}" for change in changes),
         asked=asked(question),
     )
 
@@ -151,9 +152,16 @@ def front_for(question: Question, device: Device | None = None) -> Front:
     )
 
 
-def job_of(question: Question, device: Device) -> Job:
-    """The pipeline read and the workload resolved; a model given by name is built on the meta device."""
-    given: dict[str, Any] = {"pipe": question.model, "unloaded": question.is_named and question.loaded_as is None}
+def job_of(question: Question, device: Device, *, now: bool = False) -> Job:
+    """The pipeline read and the workload resolved; a model given by name is built on the meta device.
+
+    An optimised pipeline is read as its owner made it, or with `now` as it is.
+    """
+    given: dict[str, Any] = {"unloaded": question.is_named and question.loaded_as is None}
+    if not question.is_named:
+        from autotune.guard.as_found import as_found
+
+        given["pipe"] = question.model if now else as_found(question.model)
     if question.is_named:
         from autotune.zoo.additions import in_words, taking, with_additions
         from autotune.zoo.card_call import card_call

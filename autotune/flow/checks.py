@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from autotune.errors import PipelineError, PlanError, WorkloadError, nearest
 from autotune.probe import catalog
 from autotune.probe.pipeline import require_pipeline
 from autotune.records.described import MAX_EDGE_PX
-from autotune.records.plan import LANES, LEVERS, Plan
+from autotune.records.plan import LANES, LEVERS, OnChange, Plan
 from autotune.records.workload import MAX_COUNT, MAX_MANY, Workload
 from autotune.units import parse_bytes
 from autotune.zoo.added import adapter_named, controlnet_named
@@ -23,7 +23,7 @@ from autotune.zoo.recipes import find
 if TYPE_CHECKING:
     from autotune.flow.question import Question
 
-__all__ = ["check_question", "check_values", "names_of"]
+__all__ = ["check_on_change", "check_question", "check_values", "names_of"]
 
 _OBJECTIVES = ("latency", "memory")
 _APPROXIMATIONS = ("sage",)
@@ -124,6 +124,15 @@ def _check_setup(question: Question) -> None:
 def names_of(given: str | Iterable[str]) -> tuple[str, ...]:
     """One name or several."""
     return (given,) if isinstance(given, str) else tuple(given)
+
+
+def check_on_change(value: str) -> None:
+    """Refuses what cannot be done when a pipeline has changed.
+
+    Raises:
+        PlanError: says what can.
+    """
+    _one_of("on_change", value, get_args(OnChange))
 
 
 def check_values(levers: Mapping[str, Any]) -> None:

@@ -6,29 +6,30 @@ the same name, module and signature, made once for each class. `pipe.__class__` 
 
 from __future__ import annotations
 
-from functools import cache, wraps
+from collections.abc import Callable
+from functools import cache, partial, wraps
 from typing import Any
+from weakref import ref
 
 import torch
 
 from autotune.errors import PlanError
-from autotune.guard.watch import Watch
-from autotune.levers.engine import Handle, handle_of
+from autotune.guard.optimized import Optimized, optimized_of
+from autotune.levers.journal import Journal
 
 __all__ = ["dress", "is_dressed"]
 
 
-def dress(pipe: Any, handle: Handle) -> None:
-    """Gives the pipeline the generated class; the handle takes it off again."""
-    if is_dressed(pipe):
-        return
+Run = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
+def dress(pipe: Any, journal: Journal, run: Run) -> None:
+    """Gives the pipeline the generated class, whose calls `run` makes; the journal has what takes it off again."""
     plain: Any = type(pipe)
-
-    def undress() -> None:
-        pipe.__class__ = plain
-
-    pipe.__class__ = _dressed(plain)
-    handle.did("the pipeline's class", undress)
+    bare = ref(pipe)  # who lets go of the pipeline lets go of it at once
+    journal.change(
+        partial(setattr, pipe, "__class__", _dressed(plain, run)), lambda: setattr(bare(), "__class__", plain)
+    )
 
 
 def is_dressed(pipe: Any) -> bool:
@@ -42,8 +43,10 @@ class _Dressed:
     @property
     def _execution_device(self) -> torch.device:
         """The device of the plan: diffusers would ask the hooks, and some placements have none (pipeline_utils.py)."""
-        handle = handle_of(self)
-        return super()._execution_device if handle is None else torch.device(handle.device.torch_device)  # type: ignore[misc]
+        optimized = optimized_of(self)
+        if optimized is None or not optimized.is_whole:
+            return super()._execution_device  # type: ignore[misc, no-any-return]
+        return torch.device(optimized.device.torch_device)
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
         """Moving the pipeline by hand would undo the placement, so it is answered with a sentence.
@@ -51,17 +54,19 @@ class _Dressed:
         Raises:
             PlanError: the pipeline is not there already.
         """
-        handle = handle_of(self)
-        if handle is None or (args == ("cpu",) and "silence_dtype_warnings" in kwargs):  # diffusers, before it offloads
+        optimized = optimized_of(self)
+        if optimized is None or (
+            args == ("cpu",) and "silence_dtype_warnings" in kwargs
+        ):  # diffusers, before it offloads
             return super().to(*args, **kwargs)  # type: ignore[misc]
         given = [value for value in (*args, kwargs.get("device"), kwargs.get("dtype")) if value is not None]
-        planned = torch.device(handle.device.torch_device)
-        resident = handle.plan.offload == "none" and handle.plan.text_encoders == "resident"
+        planned = torch.device(optimized.device.torch_device)
+        resident = optimized.plan.offload == "none" and optimized.plan.text_encoders == "resident"
         if not given or (resident and all(_is_there(value, planned) for value in given)):
             return self
         asked = ", ".join(str(value) for value in given)
         raise PlanError(
-            f"pipe.to({asked}) would undo what was planned for {planned}: {handle.plan.changes or 'everything resident'}; "
+            f"pipe.to({asked}) would undo what was planned for {planned}: {optimized.plan.changes or 'everything resident'}; "
             "call autotune.restore(pipe) first, or autotune.optimize(pipe, ...) for another plan"
         )
 
@@ -71,8 +76,8 @@ class _Dressed:
         Raises:
             PlanError: the plan is sequential offload, whose modules are empty between calls.
         """
-        handle = handle_of(self)
-        if handle is not None and handle.plan.offload == "sequential":
+        optimized = optimized_of(self)
+        if optimized is not None and optimized.plan.offload == "sequential":
             raise PlanError(
                 "a pipeline under sequential offload cannot be saved: its modules are empty between calls; "
                 "call autotune.restore(pipe) first"
@@ -82,7 +87,7 @@ class _Dressed:
     def __copy__(self) -> Any:
         """A pipeline of the plain class with the same networks, as `from_pipe` would make it."""
         twin: Any = object.__new__(_plain(type(self)))
-        twin.__dict__.update({name: value for name, value in self.__dict__.items() if not isinstance(value, Handle)})
+        twin.__dict__.update({name: value for name, value in self.__dict__.items() if not isinstance(value, Optimized)})
         return twin
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -93,7 +98,7 @@ class _Dressed:
 
 
 @cache
-def _dressed(plain: Any) -> type:
+def _dressed(plain: Any, run: Run) -> type:
     @wraps(plain.__init__)
     def new(_: type, *args: Any, **kwargs: Any) -> Any:
         """Whoever calls the class, `type(pipe)(**pipe.components)` or `pipe.from_pretrained`, gets a plain pipeline."""
@@ -101,10 +106,7 @@ def _dressed(plain: Any) -> type:
 
     @wraps(plain.__call__)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        watch = getattr(handle_of(self), "watch", None)
-        if not isinstance(watch, Watch):
-            return plain.__call__(self, *args, **kwargs)
-        return watch.run(self, plain.__call__, args, kwargs)
+        return run(self, plain.__call__, args, kwargs)
 
     body = {
         "__module__": plain.__module__,

@@ -8,6 +8,7 @@ with the plan.
 from __future__ import annotations
 
 from typing import Any
+from weakref import ref
 
 from autotune.upstream import internals, port
 
@@ -18,19 +19,20 @@ class Fused:
     """Which adapters are fused into which layers at this moment."""
 
     def __init__(self, pipe: Any) -> None:
-        self._pipe = pipe
+        self._pipe = ref(pipe)
         self._before = _fused(pipe)
-        self._found: dict[Any, list[str]] = {}
+        self._found: dict[Any, list[str]] | None = None
 
     def as_before(self) -> None:
-        """Fuses and unfuses until it is as it was at first."""
-        self._found = _fused(self._pipe)
+        """Fuses and unfuses until it is as it was at first. Called again after it was interrupted, it goes on."""
+        if self._found is None:
+            self._found = _fused(self._pipe())
         for layer in self._found:
             _set(layer, self._before.get(layer, []))
 
     def as_found(self) -> None:
-        """Until it is as `as_before` found it."""
-        for layer, adapters in self._found.items():
+        """Until it is as `as_before` found it, if it was called."""
+        for layer, adapters in (self._found or {}).items():
             _set(layer, adapters)
 
 

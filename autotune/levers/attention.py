@@ -7,12 +7,14 @@ old objects are put back.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 
 from autotune.errors import PlanError, nearest
-from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
+from autotune.levers.base import Domain, Lever, Subject
+from autotune.levers.journal import Journal, Slot, fill
 from autotune.records.plan import is_approximate
 from autotune.upstream import backends, port
 
@@ -71,37 +73,21 @@ class Attention(Lever):
     def read(self, pipe: Any) -> str:
         return "as_is"
 
-    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
+    def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
         kind, _, argument = value.partition(":")
-        if kind == "as_is":
-            return nothing
-        if kind == "backend":
-            return _dispatch(subject.pipe, argument)
-        before = [(module, module.processor) for module in _attentions(subject.pipe)]
-
-        def put_back() -> None:
-            for module, processor in before:
-                module.processor = processor
-
-        try:
-            if kind == "sliced":
-                size = argument if argument in {"auto", "max"} else int(argument)
-                for part in _sliceable(subject.pipe):
-                    part.set_attention_slice(size)
-            else:
-                _exchange(subject.pipe, kind)
-        except BaseException:
-            put_back()
-            raise
-        if kind == "xformers":
-            undispatch = _dispatch(subject.pipe, "xformers")
-
-            def put_both_back() -> None:
-                undispatch()
-                put_back()
-
-            return put_both_back
-        return put_back
+        if kind in {"backend", "xformers"}:
+            _dispatch(subject.pipe, argument or kind, journal)
+        if kind in {"as_is", "backend"}:
+            return
+        for module in _attentions(subject.pipe):
+            slot = Slot(vars(module), "processor", module.processor)
+            journal.push(partial(_put_back, module, slot), partial(_was, module, slot))
+        if kind == "sliced":
+            size = argument if argument in {"auto", "max"} else int(argument)
+            for part in _sliceable(subject.pipe):
+                part.set_attention_slice(size)
+        else:
+            _exchange(subject.pipe, kind)
 
 
 def traced_as(value: str) -> str:
@@ -109,6 +95,16 @@ def traced_as(value: str) -> str:
     if value.startswith("backend:"):
         return "backend:native"
     return "sdpa" if value == "xformers" else value
+
+
+def _put_back(module: Any, slot: Slot) -> None:
+    """The processor that was there, unless one that holds weights has come since: an IP-Adapter's, which its owner unloads."""
+    if not isinstance(module.processor, torch.nn.Module):
+        fill(slot)
+
+
+def _was(module: Any, slot: Slot) -> tuple[Slot, ...]:
+    return () if isinstance(module.processor, torch.nn.Module) else (slot,)
 
 
 def _attentions(pipe: Any) -> list[Any]:
@@ -153,18 +149,11 @@ def _exchange(pipe: Any, kind: str) -> None:
             module.processor = getattr(attention_processor, _BY_KIND[kind, added])()
 
 
-def _dispatch(pipe: Any, backend: str) -> Undo:
+def _dispatch(pipe: Any, backend: str, journal: Journal) -> None:
     """Sets the backend of each processor that asks the dispatcher; the process-wide default stays."""
     name = backends.backend_ready(backend)
-    before = [(processor, processor._attention_backend) for processor in _dispatching(pipe)]
-    for processor, _ in before:
-        processor._attention_backend = name
-
-    def put_back() -> None:
-        for processor, was in before:
-            processor._attention_backend = was
-
-    return put_back
+    for processor in _dispatching(pipe):
+        journal.set(processor, "_attention_backend", name)
 
 
 def _dispatching(pipe: Any) -> list[Any]:

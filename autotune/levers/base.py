@@ -7,7 +7,7 @@ a replay accounts for it in `simulate/replay.py`, and its row in docs/levers.md,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -20,14 +20,9 @@ from autotune.records.workload import Workload
 
 if TYPE_CHECKING:
     from autotune.levers.files import Files
+    from autotune.levers.journal import Journal
 
-__all__ = ["Domain", "Lever", "Subject", "Undo", "nothing", "release_cache"]
-
-Undo = Callable[[], None]
-
-
-def nothing() -> None:
-    """The undo of a lever that changed nothing."""
+__all__ = ["Domain", "Lever", "Subject", "release_cache"]
 
 
 class Subject(NamedTuple):
@@ -46,6 +41,8 @@ class Subject(NamedTuple):
     """What is published about the model in half precision; None where nothing is."""
     files: Files | None = None
     """Where originals can be read again, so that they need not wait in RAM; None to keep them there."""
+    keeps_originals: bool = True
+    """Whether weights that are cast wait in RAM to be put back; without them the lowered ones are for good."""
     unloaded: bool = False
     """Whether the pipeline is a model that is only named: its weights are loaded as the plan says."""
 
@@ -79,8 +76,8 @@ class Lever(ABC):
         """The values that a search should look at: those that can help here."""
 
     @abstractmethod
-    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
-        """Makes the pipeline so; gives back what takes it back. `undo=False` allows it to be irreversible."""
+    def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
+        """Makes the pipeline so; the journal gets the undo of each change before it is made."""
 
     @abstractmethod
     def read(self, pipe: Any) -> Any:

@@ -2,13 +2,13 @@
 
 Which arguments carry the batch, and that no operator mixes samples, is read off a weightless call (`trace/batch.py`). What a
 later call passes beyond that is unknown, and so is what it does with other attention processors (perturbed attention guidance
-exchanges them for the time of a call): such a call runs whole, with a line in the log.
+exchanges them for the time of a call): such a call runs whole, with a line in the log. So does one with a step cache: what it
+keeps of one part, and whether it skips, would be taken for the next part.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -16,10 +16,11 @@ import torch
 from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from autotune.errors import PlanError
-from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
-from autotune.levers.forwarding import wrap_forward
+from autotune.levers.base import Domain, Lever, Subject
+from autotune.levers.forwarding import Around, wrap_forward
+from autotune.levers.journal import Journal
 from autotune.records.model import DenoiserFacts, role_named
-from autotune.upstream import port
+from autotune.upstream import groups, port
 
 __all__ = ["BatchSplit"]
 
@@ -41,6 +42,8 @@ class BatchSplit(Lever):
 
     def domain(self, subject: Subject) -> Domain:
         mixing = next((facts.mixes for facts in subject.denoisers.values() if facts.mixes), "")
+        denoisers = port.denoisers(subject.pipe).values()
+        mixing = mixing or next(filter(None, (groups.cache_among(part.modules()) for part in denoisers)), "")
         if mixing:
             return Domain((False,), mixing)
         batch = min((facts.batch for facts in subject.denoisers.values()), default=1)
@@ -57,6 +60,10 @@ class BatchSplit(Lever):
         asked = f"batch_split={value!r} cannot be applied"
         if not port.denoisers(subject.pipe):
             raise PlanError(f"{asked}: the pipeline has no denoiser; what works is False")
+        for name, part in port.denoisers(subject.pipe).items():
+            cache = groups.cache_among(part.modules())
+            if cache:
+                raise PlanError(f"{asked}: {name}: {cache}; what works is False, or {name}.disable_cache() first")
         for name, facts in subject.denoisers.items():
             if facts.mixes:
                 raise PlanError(f"{asked}: {name}: {facts.mixes}; what works is False")
@@ -67,47 +74,48 @@ class BatchSplit(Lever):
     def read(self, pipe: Any) -> Any:
         return False
 
-    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
-        if value is False:
-            return nothing
-        undos = [
-            wrap_forward(part, _split(value, subject.denoisers[name], name, part), mark=("parts", value))
-            for name, part in port.denoisers(subject.pipe).items()
-            if name in subject.denoisers
-        ]
-
-        def put_back() -> None:
-            for take_off in reversed(undos):
-                take_off()
-
-        return put_back
+    def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
+        for name, part in port.denoisers(subject.pipe).items() if value is not False else ():
+            if name in subject.denoisers:
+                wrap_forward(_Split(part, value, subject.denoisers[name], name), journal)
 
 
-def _split(parts: int, facts: DenoiserFacts, name: str, part: torch.nn.Module) -> Callable[..., Any]:
-    known = frozenset(facts.batched)
-    processors = [(module, module.processor) for module in part.modules() if hasattr(module, "processor")]
-    said: set[str] = set()
+class _Split(Around):
+    """A denoiser that takes its batch in parts."""
 
-    def around(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def __init__(self, part: torch.nn.Module, parts: int, facts: DenoiserFacts, name: str) -> None:
+        super().__init__(part, mark=("parts", parts))
+        self._parts, self._name, self._known = parts, name, frozenset(facts.batched)
+        self._modules = list(part.modules())
+        self._processors = [(module, module.processor) for module in self._modules if hasattr(module, "processor")]
+        self._said: set[str] = set()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves, spec = tree_flatten_with_path((args, kwargs))
-        batch = _batch_of(leaves, known)
-        strange = [keystr(path) for path, leaf in leaves if keystr(path) not in known and _has_axis(leaf, batch)]
-        why = f"argument {strange[0]} was not there when it was planned" if strange else ""
-        if batch > 1 and not why and any(module.processor is not processor for module, processor in processors):
-            why = "its attention processors are not those that it was planned with"
-        if why and why not in said:
-            said.add(why)
-            log.warning("%s runs with its whole batch: %s", name, why)
+        batch = _batch_of(leaves, self._known)
+        why = self._why_not(leaves, batch) if batch > 1 else ""
+        if why and why not in self._said:
+            self._said.add(why)
+            log.warning("%s runs with its whole batch: %s", self._name, why)
         if batch < 2 or why:
-            return forward(*args, **kwargs)
+            return self.forward(*args, **kwargs)
         outputs = []
-        for start, stop in _bounds(batch, min(parts, batch)):
-            own = [leaf[start:stop] if keystr(p) in known and _has_axis(leaf, batch) else leaf for p, leaf in leaves]
+        for start, stop in _bounds(batch, min(self._parts, batch)):
+            own = [
+                leaf[start:stop] if keystr(p) in self._known and _has_axis(leaf, batch) else leaf for p, leaf in leaves
+            ]
             part_args, part_kwargs = tree_unflatten(own, spec)
-            outputs.append(forward(*part_args, **part_kwargs))
+            outputs.append(self.forward(*part_args, **part_kwargs))
         return _joined(outputs)
 
-    return around
+    def _why_not(self, leaves: list[tuple[Any, Any]], batch: int) -> str:
+        """What may look across the samples of this call; empty if nothing does."""
+        strange = next((keystr(p) for p, leaf in leaves if keystr(p) not in self._known and _has_axis(leaf, batch)), "")
+        if strange:
+            return f"argument {strange} was not there when it was planned"
+        if any(module.processor is not processor for module, processor in self._processors):
+            return "its attention processors are not those that it was planned with"
+        return groups.cache_among(self._modules)
 
 
 def _batch_of(leaves: list[tuple[Any, Any]], known: frozenset[str]) -> int:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import torch
 
 from autotune.errors import PlanError
-from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
+from autotune.levers.base import Domain, Lever, Subject
 from autotune.levers.forwarding import wrap_forward
+from autotune.levers.journal import ABSENT, Journal, Slot
 from autotune.levers.tracing import Traced, untraceable
 from autotune.upstream import internals, port
 
@@ -48,27 +50,23 @@ class Compile(Lever):
     def read(self, pipe: Any) -> str:
         return "none"
 
-    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
+    def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
         if value == "trace":
-            undos = [wrap_forward(part, Traced(part, name), mark="trace") for name, part in _unets(subject.pipe)]
+            for name, part in _unets(subject.pipe):
+                wrap_forward(Traced(part, name), journal)
+        if value == "blocks":
+            parts = port.denoisers(subject.pipe).values()
+            for block in (block for part in parts for block in repeated_blocks(part)):
+                if not internals.is_compiled(block):
+                    journal.change(
+                        block.compile,
+                        partial(internals.forget_compiled, block),
+                        partial(_was_plain, block),
+                    )
 
-            def untrace() -> None:
-                for take_off in reversed(undos):
-                    take_off()
 
-            return untrace
-        if value == "none":
-            return nothing
-        blocks = [block for part in port.denoisers(subject.pipe).values() for block in repeated_blocks(part)]
-        fresh = [block for block in blocks if not internals.is_compiled(block)]
-        for block in fresh:
-            block.compile()
-
-        def put_back() -> None:
-            for block in fresh:
-                internals.forget_compiled(block)
-
-        return put_back
+def _was_plain(block: torch.nn.Module) -> tuple[Slot, ...]:
+    return (Slot(vars(block), internals.COMPILED, ABSENT),)
 
 
 def _refusal(subject: Subject, value: str) -> str:

@@ -7,6 +7,7 @@ device cannot compute them (bf16 below compute capability 8.0).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +15,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from autotune.errors import PlanError, nearest
 from autotune.levers.adapters import Fused
-from autotune.levers.base import Domain, Lever, Subject, Undo, nothing, release_cache
+from autotune.levers.base import Domain, Lever, Subject, release_cache
 from autotune.levers.files import Files
+from autotune.levers.journal import Journal, Slot
 from autotune.levers.precisions import precisions
 from autotune.records.precision import AS_IS, Precision
 from autotune.upstream import internals, port
@@ -67,28 +69,23 @@ class Dtype(Lever):
     def read(self, pipe: Any) -> Precision:
         return Precision()
 
-    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
+    def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
         targets = _targets(subject.pipe, Precision(value))
         if not targets:
-            return nothing
-        fused = Fused(subject.pipe)
-        originals = _Originals(targets, subject.files) if undo else None
-        cast = WeakIdKeyDictionary()  # ties stay ties; originals may go as we cast
-        for place in _places(targets):
-            if place.original not in cast:
-                cast[place.original] = _cast(place.original, place.wanted)
-            place.table[place.name] = cast[place.original]
-            if originals is not None:
-                originals.keep(place, cast[place.original])
-        if originals is None:
-            return nothing
-
-        def put_back() -> None:
-            fused.as_before()
-            originals.put_back()
-            fused.as_found()
-
-        return put_back
+            return
+        if not subject.keeps_originals:
+            _lower(targets)
+            return
+        fused, originals = Fused(subject.pipe), _Originals(targets, subject.files)
+        journal.push(fused.as_found)
+        journal.push(originals.come_home)
+        for place, cast in _casts(targets):
+            shape = place.original.shape
+            journal.change(
+                partial(place.put, cast), partial(place.put_back, cast, shape), partial(place.was, cast, shape)
+            )
+            originals.leave(place)
+        journal.push(fused.as_before)
 
 
 class _Place(NamedTuple):
@@ -100,6 +97,30 @@ class _Place(NamedTuple):
     name: str
     original: torch.Tensor
     wanted: torch.dtype
+
+    def put(self, cast: torch.Tensor) -> None:
+        """The cast tensor takes the original's place."""
+        self.table[self.name] = cast
+
+    def put_back(self, cast: torch.Tensor, shape: torch.Size) -> None:
+        """The original takes its place again, unless somebody has put another there, or resized the cast one as transformers
+        does it."""
+        if self.table.get(self.name) is cast and cast.shape == shape:
+            self.table[self.name] = self.original
+
+    def was(self, cast: torch.Tensor, shape: torch.Size) -> tuple[Slot, ...]:
+        """The original, or one like it without numbers while its own are in a file."""
+        original = self.original
+        if self.table.get(self.name) is not cast or cast.shape != shape:
+            return ()
+        if original.shape == shape:
+            return (Slot(self.table, self.name, original),)
+        alike = torch.empty(shape, dtype=original.dtype, device="meta")
+        return (
+            Slot(
+                self.table, self.name, torch.nn.Parameter(alike) if isinstance(original, torch.nn.Parameter) else alike
+            ),
+        )
 
 
 def _targets(pipe: Any, precision: Precision) -> dict[torch.nn.Module, torch.dtype]:
@@ -126,6 +147,33 @@ def _places(targets: Mapping[torch.nn.Module, torch.dtype]) -> Iterator[_Place]:
                         yield _Place(part, path, table, name, tensor, wanted)
 
 
+def _casts(targets: Mapping[torch.nn.Module, torch.dtype]) -> Iterator[tuple[_Place, torch.Tensor]]:
+    """Each place with what goes there: one cast tensor for an original, however many places it is tied to."""
+    cast = WeakIdKeyDictionary()  # originals may go as we cast
+    for place in _places(targets):
+        if place.original not in cast:
+            cast[place.original] = _cast(place.original, place.wanted)
+        yield place, cast[place.original]
+
+
+def _lower(targets: Mapping[torch.nn.Module, torch.dtype]) -> None:
+    """Casts for good. Interrupted, what was cast is cast back: of one precision again, though its last bits are gone."""
+    rollback = Journal()
+    try:
+        for place, cast in _casts(targets):
+            back = partial(_raise_again, place.table, place.name, place.original.dtype)
+            rollback.change(partial(place.put, cast), back)
+            del place
+    except BaseException:
+        rollback.roll_back()
+        raise
+
+
+def _raise_again(table: dict[str, Any], name: str, dtype: torch.dtype) -> None:
+    if table[name].dtype is not dtype:
+        table[name] = _cast(table[name], dtype)
+
+
 class _Originals:
     """Tensor objects that were replaced, waiting in RAM wherever they came from.
 
@@ -136,14 +184,14 @@ class _Originals:
     def __init__(self, targets: Mapping[torch.nn.Module, torch.dtype], files: Files | None) -> None:
         self._targets, self._files = targets, files
         self._found = {part: _main_dtype(part) for part in targets}
-        self._places: list[tuple[_Place, torch.Tensor]] = []
+        self._places: list[_Place] = []
         self._devices: list[tuple[torch.Tensor, torch.device]] = []
         self._on_disk = WeakIdKeyDictionary()
         self._owners = WeakIdKeyDictionary({tensor: None for _, _, tensor in self._cast_now()})
 
-    def keep(self, place: _Place, cast: torch.Tensor) -> None:
+    def leave(self, place: _Place) -> None:
         """Remembers the object, and frees what it takes of a card, or of RAM too where a file has it."""
-        self._places.append((place, cast))
+        self._places.append(place)
         tensor = place.original
         if tensor in self._on_disk:  # tied, and away already
             return
@@ -155,13 +203,12 @@ class _Originals:
         elif tensor.device.type not in {"cpu", "meta"}:
             tensor.data = tensor.data.to("cpu")
 
-    def put_back(self) -> None:
-        """The same objects in the same places on the same devices."""
-        for tensor, (part, path) in self._on_disk.items():  # type: ignore[no-untyped-call]
+    def come_home(self) -> None:
+        """Those that are in their places again have their data again, on the device where it lay."""
+        for tensor, (part, path) in list(self._on_disk.items()):  # type: ignore[no-untyped-call]
             tensor.data = self._files.read(part, path)  # type: ignore[union-attr] # they were found there
-        self._on_disk = WeakIdKeyDictionary()
-        at = {(place.part, place.path): place.original for place, _ in self._places}
-        self._exchange()  # the cast ones go first: a card need not hold both
+            del self._on_disk[tensor]
+        at = {(place.part, place.path): place.original for place in self._places}
         for part, path, tensor in self._cast_now():
             if tensor not in self._owners:
                 tensor.data = _as_found(tensor.data, at.get((part, path)), self._found[part])
@@ -169,13 +216,6 @@ class _Originals:
             release_cache(device)
         for tensor, device in self._devices:
             tensor.data = tensor.data.to(device)
-
-    def _exchange(self) -> None:
-        for place, cast in self._places:
-            resized = cast.shape != place.original.shape  # transformers does so within the same parameter
-            if place.table.get(place.name) is cast and not resized:
-                place.table[place.name] = place.original
-        self._places = []
 
     def _cast_now(self) -> Iterator[tuple[torch.nn.Module, str, torch.Tensor]]:
         """What has the precision that its network was cast to."""

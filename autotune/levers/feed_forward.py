@@ -7,14 +7,14 @@ made here around the layer, in every model that has diffusers' `FeedForward` and
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from autotune.errors import PlanError
-from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
-from autotune.levers.forwarding import wrap_forward
+from autotune.levers.base import Domain, Lever, Subject
+from autotune.levers.forwarding import Around, wrap_forward
+from autotune.levers.journal import Journal
 from autotune.records.model import role_named
 from autotune.upstream import port
 
@@ -54,16 +54,9 @@ class FeedForwardChunks(Lever):
     def read(self, pipe: Any) -> Any:
         return False
 
-    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
-        if value is False:
-            return nothing
-        undos = [wrap_forward(layer, _chunked(value), mark=("chunks", value)) for layer in _layers(subject.pipe)]
-
-        def put_back() -> None:
-            for take_off in reversed(undos):
-                take_off()
-
-        return put_back
+    def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
+        for layer in _layers(subject.pipe) if value is not False else ():
+            wrap_forward(_Chunked(layer, value), journal)
 
 
 def _layers(pipe: Any) -> list[torch.nn.Module]:
@@ -73,12 +66,16 @@ def _layers(pipe: Any) -> list[torch.nn.Module]:
     return [module for part in parts for module in part.modules() if isinstance(module, FeedForward)]
 
 
-def _chunked(chunks: int) -> Callable[..., Any]:
-    def around(forward: Callable[..., Any], hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+class _Chunked(Around):
+    """A feed-forward layer that takes its tokens in chunks."""
+
+    def __init__(self, layer: torch.nn.Module, chunks: int) -> None:
+        super().__init__(layer, mark=("chunks", chunks))
+        self._chunks = chunks
+
+    def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """`hidden_states` is `(batch, tokens, channels)`; anything else is done whole."""
         if hidden_states.dim() != 3 or hidden_states.shape[1] < 2:
-            return forward(hidden_states, *args, **kwargs)
-        parts = hidden_states.chunk(chunks, dim=1)
-        return torch.cat([forward(part, *args, **kwargs) for part in parts], dim=1)
-
-    return around
+            return self.forward(hidden_states, *args, **kwargs)
+        parts = hidden_states.chunk(self._chunks, dim=1)
+        return torch.cat([self.forward(part, *args, **kwargs) for part in parts], dim=1)

@@ -6,12 +6,14 @@ converted by itself. Values do not change; the strides of each weight are rememb
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 
 from autotune.errors import PlanError
-from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
+from autotune.levers.base import Domain, Lever, Subject
+from autotune.levers.journal import Journal, Slot
 from autotune.upstream import port
 
 __all__ = ["ChannelsLast"]
@@ -46,25 +48,32 @@ class ChannelsLast(Lever):
     def read(self, pipe: Any) -> bool:
         return False
 
-    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
-        if not value:
-            return nothing
-        places = [
-            (module, tuple(module.weight.stride()))
-            for part in port.networks(subject.pipe).values()
-            for module in _convolutions(part)
-        ]
-        for module, _ in places:
-            module.weight.data = module.weight.detach().contiguous(memory_format=torch.channels_last)
+    def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
+        parts = port.networks(subject.pipe).values() if value else ()
+        for module in (module for part in parts for module in _convolutions(part)):
+            strides = tuple(module.weight.stride())
+            journal.change(
+                partial(_convert, module), partial(_put_back, module, strides), partial(_was, module, strides)
+            )
 
-        def put_back() -> None:
-            for module, strides in places:
-                weight = module.weight
-                if tuple(weight.stride()) != strides and weight.dim() == len(strides):
-                    now = weight.detach()
-                    weight.data = now.new_empty_strided(now.shape, strides).copy_(now)
 
-        return put_back
+def _convert(module: torch.nn.Conv2d) -> None:
+    module.weight.data = module.weight.detach().contiguous(memory_format=torch.channels_last)
+
+
+def _was(module: torch.nn.Conv2d, strides: tuple[int, ...]) -> tuple[Slot, ...]:
+    """The weight as it lay, without its numbers."""
+    weight = module.weight
+    laid = torch.empty_strided(weight.shape, strides, dtype=weight.dtype, device="meta")
+    return (Slot(module._parameters, "weight", torch.nn.Parameter(laid, requires_grad=weight.requires_grad)),)
+
+
+def _put_back(module: torch.nn.Conv2d, strides: tuple[int, ...]) -> None:
+    """The layout, whatever the weight holds by now."""
+    weight = module.weight
+    if tuple(weight.stride()) != strides and weight.dim() == len(strides):
+        now = weight.detach()
+        weight.data = now.new_empty_strided(now.shape, strides).copy_(now)
 
 
 def _convolutions(part: torch.nn.Module) -> list[torch.nn.Conv2d]:

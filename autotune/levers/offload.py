@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from autotune.errors import PlanError
-from autotune.levers.adapters import Fused
-from autotune.levers.base import Domain, Lever, Subject, Undo, release_cache
+from autotune.levers.base import Domain, Lever, Subject, release_cache
+from autotune.levers.journal import Journal
+from autotune.levers.placed import Placed
 from autotune.levers.takeover import sequential_without_card
 from autotune.levers.text_encoders import wait_apart
 from autotune.records.model import role_named
 from autotune.records.plan import GroupOffload, group_offload
-from autotune.upstream import groups, internals, port, weight_hooks
+from autotune.upstream import groups, internals, port
 
 __all__ = ["Offload", "group_settings"]
 
@@ -54,25 +55,22 @@ class Offload(Lever):
         mode = port.offloaded(pipe)
         return _group_value(pipe) if mode == "group" else mode
 
-    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
+    def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
         pipe, device = subject.pipe, torch.device(subject.device.torch_device)
-        before = Placement(pipe)
-        try:
-            if value == "model":
-                pipe.enable_model_cpu_offload(device=device)
-            elif value == "sequential" and device.type == "cpu":
-                excluded = port.excluded_from_offload(pipe)
-                sequential_without_card(pipe, [name for name in port.networks(pipe) if name not in excluded])
-            elif value == "sequential":
-                pipe.to("cpu", silence_dtype_warnings=True)  # diffusers looks at the first network only
-                pipe.enable_sequential_cpu_offload(device=device)
-            else:
-                _place(subject, value, device)
-        except BaseException:
-            before.put_back()
-            raise
+        before = Placed(pipe)
+        journal.push(before.put_back, before.was)
+        if value == "model":
+            pipe.enable_model_cpu_offload(device=device)
+        elif value == "sequential" and device.type == "cpu":
+            excluded = port.excluded_from_offload(pipe)
+            sequential_without_card(pipe, [name for name in port.networks(pipe) if name not in excluded])
+        elif value == "sequential":
+            pipe.to("cpu", silence_dtype_warnings=True)  # diffusers looks at the first network only
+            pipe.enable_sequential_cpu_offload(device=device)
+        else:
+            _place(subject, value, device)
         release_cache(device)
-        return before.put_back
+        before.is_done = True
 
 
 def _group_value(pipe: Any) -> str:
@@ -116,78 +114,6 @@ def group_settings(name: str, value: str) -> dict[str, Any]:
     if settings["offload_type"] == "block_level":
         settings["num_blocks_per_group"] = 1
     return settings
-
-
-class Placement:
-    """Which tensor objects each module holds and where they lie.
-
-    Offload exchanges parameters for empty ones and, on removal, for new ones: ties would be lost. The objects are kept;
-    they share memory with what accelerate keeps, so that costs nothing, and a parameter that shares none came from elsewhere.
-    """
-
-    def __init__(self, pipe: Any) -> None:
-        self._pipe = pipe
-        self._tables: list[tuple[dict[str, Any], dict[str, Any]]] = [
-            (table, dict(table))
-            for part in port.networks(pipe).values()
-            for module in part.modules()
-            for table in (module._parameters, module._buffers)
-            if table
-        ]
-        tensors = (tensor for _, held in self._tables for tensor in held.values() if tensor is not None)
-        self._places = {id(tensor): (tensor, tensor.device, tensor.is_pinned()) for tensor in tensors}
-        self._registries = {m for part in port.networks(pipe).values() for m in groups.hook_registries(part)}
-        self._home = next((device for _, device, _ in self._places.values()), torch.device("cpu"))
-        self._remembered = weight_hooks.offload_remembered(pipe)
-        self._fused = Fused(pipe)
-
-    def put_back(self) -> None:
-        """Hooks off, the same objects where they were; what came since, such as a LoRA's weights, goes with them."""
-        emptied = any(weight_hooks.is_sequential(part) for part in port.networks(self._pipe).values())
-        if emptied:  # what was fused since went into weights that were not there
-            self._fused.as_before()
-        for part in port.networks(self._pipe).values():
-            if groups.ungroup(part) is not None:
-                for module in set(groups.hook_registries(part)) - self._registries:
-                    groups.forget_registry(module)
-        weight_hooks.forget_hooks(self._pipe)
-        self._pipe.__dict__.update(self._remembered)
-        for table, held in self._tables:
-            for name, tensor in held.items():
-                if name in table and not _is_newcomer(table[name], tensor):
-                    table[name] = tensor
-        left = {tensor.device for tensor, device, _ in self._places.values() if tensor.device != device}
-        for tensor, device, pinned in self._places.values():
-            if tensor.device != device:
-                tensor.data = tensor.data.to(device)
-            elif not pinned and tensor.is_pinned():
-                tensor.data = tensor.data.clone()
-        self._bring_newcomers()
-        if emptied:
-            self._fused.as_found()
-        for device in left:
-            release_cache(device)
-
-    def _bring_newcomers(self) -> None:
-        for part in port.networks(self._pipe).values():
-            for tensor in (*part.parameters(), *part.buffers()):
-                if id(tensor) not in self._places and tensor.device not in {self._home, torch.device("meta")}:
-                    tensor.data = tensor.data.to(self._home)
-
-
-def _is_newcomer(now: Any, before: Any) -> bool:
-    """Whether somebody put another tensor in this place. Moving a network makes new buffers, so those are told by shape."""
-    if now is None or before is None:
-        return False
-    if isinstance(now, torch.nn.Parameter) and not now.is_meta:
-        return now is not before and now.data_ptr() != before.data_ptr() and not _holds_the_same(now, before)
-    return bool(now.shape != before.shape)
-
-
-def _holds_the_same(now: torch.Tensor, before: torch.Tensor) -> bool:
-    """A weight that accelerate made anew, and that another offload of the owner's has moved since, is the old one still."""
-    alike = now.shape == before.shape and now.dtype == before.dtype
-    return alike and torch.equal(now.detach().to(before.device), before.detach())
 
 
 def _refusal(subject: Subject, mode: str) -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import Any
+from weakref import ref
 
 import torch
 
 from autotune.errors import PlanError
-from autotune.levers.base import Undo, nothing
+from autotune.levers.journal import Journal, Slot
+from autotune.levers.placed import Functions, Tables
 from autotune.upstream import groups, port, weight_hooks
 
 __all__ = ["device_map_refusal", "sequential_without_card", "take_over"]
@@ -22,7 +24,7 @@ __all__ = ["device_map_refusal", "sequential_without_card", "take_over"]
 log = logging.getLogger("autotune")
 
 
-def take_over(pipe: Any) -> Undo:
+def take_over(pipe: Any, journal: Journal) -> None:
     """Takes off the placement that the owner had; the undo puts it on again, on the same devices.
 
     Raises:
@@ -31,13 +33,11 @@ def take_over(pipe: Any) -> Undo:
     why = device_map_refusal(pipe) or _disk_refusal(pipe)
     if why:
         raise PlanError(why)
-    undos = [_ungrouped(pipe), _unhooked(pipe), _unmapped(pipe)]
-
-    def give_back() -> None:
-        for undo in reversed(undos):
-            undo()
-
-    return give_back
+    for taken in (_Groups(pipe), _Hooks(pipe)):
+        if taken.is_there:
+            journal.push(taken.give_back, taken.was)
+            taken.take_off()
+    _unmap(pipe, journal)
 
 
 def device_map_refusal(pipe: Any) -> str:
@@ -74,60 +74,93 @@ def _maps(pipe: Any) -> dict[str, Any]:
     return {name: table for name, table in maps.items() if table}
 
 
-def _unmapped(pipe: Any) -> Undo:
+def _unmap(pipe: Any, journal: Journal) -> None:
     """One device: what the map did is what a plan does itself."""
     before = _maps(pipe)
-    if not before:
-        return nothing
     holders = {"": pipe, **port.networks(pipe)}
-    log.info("the device map is set aside while the plan is applied; restore brings it back")
+    if before:
+        log.info("the device map is set aside while the plan is applied; restore brings it back")
     for name in before:
-        holders[name].hf_device_map = None
-
-    def map_again() -> None:
-        for name, table in before.items():
-            holders[name].hf_device_map = table
-
-    return map_again
+        journal.set(holders[name], "hf_device_map", None)
 
 
-def _ungrouped(pipe: Any) -> Undo:
-    configs = {name: groups.ungroup(part) for name, part in port.networks(pipe).items()}
+class _Groups:
+    """Group offload of the owner's, network by network."""
 
-    def group_again() -> None:
-        for name, part in port.networks(pipe).items():
-            if configs.get(name) is not None:
-                groups.regroup(part, configs[name])
+    def __init__(self, pipe: Any) -> None:
+        configs = {part: groups.group_config(part) for part in port.networks(pipe).values()}
+        self._configs = {part: config for part, config in configs.items() if config is not None}
+        self._found = Functions(tuple(self._configs))
+        self._bare: Functions | None = None
 
-    return group_again
+    @property
+    def is_there(self) -> bool:
+        """Whether any network is offloaded so."""
+        return bool(self._configs)
+
+    def was(self) -> list[Slot]:
+        """The functions and registries that stood there."""
+        return self._found.slots()
+
+    def take_off(self) -> None:
+        """Away with the groups."""
+        for part in self._configs:
+            groups.ungroup(part)
+
+    def give_back(self) -> None:
+        """The same settings again, from whatever state an interruption has left."""
+        if self._bare is None:
+            self.take_off()
+            self._bare = Functions(tuple(self._configs))
+        self._bare.put_back()
+        for part, config in self._configs.items():
+            groups.regroup(part, config)
 
 
-def _unhooked(pipe: Any) -> Undo:
+class _Hooks:
     """Hooks of accelerate's, whoever hung them. Those that load weights on call are made anew, for by then the network may have
     others, such as a LoRA's; the rest hold none and are hung again as they were."""
-    parts = port.networks(pipe).values()
-    hooks = [pair for part in parts for pair in weight_hooks.hooks_of(part)]
-    if not hooks:
-        return nothing
-    streams = [stream for part in parts for stream in weight_hooks.streams_of(part)]
-    streamed = {module for root, _, _ in streams for module in root.modules()}
-    guards = [guard for part in parts for guard in weight_hooks.guards_of(part)]
-    remembered = weight_hooks.offload_remembered(pipe)
-    weight_hooks.forget_hooks(pipe)
-    for root, _, _ in streams:
-        weight_hooks.tie_again(root)
 
-    def hook_again() -> None:
-        for module, hook in hooks:
+    def __init__(self, pipe: Any) -> None:
+        self._pipe, self._parts = ref(pipe), tuple(port.networks(pipe).values())
+        self._hooks = [pair for part in self._parts for pair in weight_hooks.hooks_of(part)]
+        self._streams = [stream for part in self._parts for stream in weight_hooks.streams_of(part)]
+        self._guards = [guard for part in self._parts for guard in weight_hooks.guards_of(part)]
+        self._remembered = weight_hooks.offload_remembered(pipe)
+        self._found = Functions(self._parts if self._hooks else ())
+        self._weights: Tables | None = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether any network has such a hook."""
+        return bool(self._hooks)
+
+    def was(self) -> list[Slot]:
+        """The hooks that hung there. Weights that waited in them are shown in their places."""
+        remembered = [Slot(vars(self._pipe()), name, value) for name, value in self._remembered.items()]
+        return [*remembered, *self._found.slots()]
+
+    def take_off(self) -> None:
+        """Away with the hooks; weights that waited in them are in their places again."""
+        weight_hooks.forget_hooks(self._pipe(), self._parts)
+        for root, _, _ in self._streams:
+            weight_hooks.tie_again(root)
+
+    def give_back(self) -> None:
+        """The same hooks again, from whatever state an interruption has left: what it emptied is filled first."""
+        self.take_off()
+        if self._weights is None:
+            self._weights = Tables(self._parts)
+        self._weights.fill()
+        streamed = {module for root, _, _ in self._streams for module in root.modules()}
+        for module, hook in self._hooks:
             if module not in streamed:
                 weight_hooks.put_hook(module, hook)
-        for root, device, buffers in streams:
+        for root, device, buffers in self._streams:
             weight_hooks.stream(root, device, buffers=buffers)
-        for module, attributes in guards:
+        for module, attributes in self._guards:
             module.__dict__.update(attributes)
-        pipe.__dict__.update(remembered)
-
-    return hook_again
+        self._pipe().__dict__.update(self._remembered)
 
 
 def sequential_without_card(pipe: Any, names: list[str]) -> None:

@@ -1,8 +1,9 @@
 """Text encoders are needed for a moment: they may leave the card once they have encoded, or never come to it.
 
-"leave" is accelerate's `cpu_offload_with_hook` on each, and a hook on the denoisers that sends them back. "cpu" moves what goes
-in to the CPU and what comes out to the card; it uses torch's hooks and not accelerate's, for diffusers takes the first of
-accelerate's for the device that the pipeline executes on (pipeline_utils.py `_execution_device`).
+"leave" brings each in when it is called, and a hook on the denoisers sends them back. "cpu" moves what goes in to the CPU and
+what comes out to the card. Both use torch's hooks and not accelerate's: diffusers takes the first of those for the device that
+the pipeline executes on (pipeline_utils.py `_execution_device`), and one on any network for model offload of them all when a
+LoRA is loaded (loaders/lora_base.py `_func_optionally_disable_offloading`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 import torch
 
 from autotune.errors import PlanError
-from autotune.levers.base import Domain, Lever, Subject, Undo, nothing, release_cache
+from autotune.levers.base import Domain, Lever, Subject, release_cache
+from autotune.levers.journal import Journal
 from autotune.upstream import port, weight_hooks
 
 __all__ = ["TextEncoders", "wait_apart"]
@@ -46,49 +48,63 @@ class TextEncoders(Lever):
     def read(self, pipe: Any) -> str:
         return "resident"
 
-    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
+    def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
         if value == "resident":
-            return nothing
+            return
         device = torch.device(subject.device.torch_device)
-        encoders = list(port.text_encoders(subject.pipe).values())
-        if value == "cpu":
-            handles = [handle for part in encoders for handle in _runs_on_cpu(part, device)]
-            return lambda: _remove(handles)
-        hooks = [weight_hooks.offload_by_hand(part, device) for part in encoders]
+        encoders = tuple(port.text_encoders(subject.pipe).values())
+        for part in encoders:
+            journal.hook(part, _Comes(device if value == "leave" else _CPU), before=True)
+            if value == "cpu":
+                journal.hook(part, _Sends(device), before=False)
+        for part in port.denoisers(subject.pipe).values() if value == "leave" else ():
+            journal.hook(part, _Leaves(encoders, device), before=True)
 
-        def send_away(*_: Any) -> None:
-            for hook in hooks:
-                if next(hook.model.parameters(), torch.empty(0)).device != _CPU:
-                    hook.offload()
-                    release_cache(device)
 
-        handles = [part.register_forward_pre_hook(send_away) for part in port.denoisers(subject.pipe).values()]
+class _Comes:
+    """Before a text encoder runs: it and what it is given come to the device."""
 
-        def put_back() -> None:
-            _remove(handles)
-            for part in encoders:
-                weight_hooks.forget_hook(part)
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
 
-        return put_back
+    def __call__(self, part: torch.nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        if _lies(part) != self._device:
+            part.to(self._device)
+        return weight_hooks.sent(args, self._device), weight_hooks.sent(kwargs, self._device)
+
+
+class _Sends:
+    """After a text encoder has run: its result goes to the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def __call__(self, _: torch.nn.Module, __: Any, ___: Any, output: Any) -> Any:
+        return weight_hooks.sent(output, self._device)
+
+
+class _Leaves:
+    """Before a denoiser runs: the text encoders go back to the CPU."""
+
+    def __init__(self, encoders: tuple[torch.nn.Module, ...], device: torch.device) -> None:
+        self._encoders, self._device = encoders, device
+
+    def __call__(self, _: torch.nn.Module, __: Any, ___: Any) -> None:
+        for part in self._encoders:
+            if _lies(part) != _CPU:
+                part.to(_CPU)
+                release_cache(self._device)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Leaves:
+        """A copy of the denoiser has no text encoders of its own, and does not send away another's."""
+        return _Leaves((), self._device)
+
+
+def _lies(part: torch.nn.Module) -> torch.device:
+    """The device of its weights; the CPU for a network without any."""
+    return next((parameter.device for parameter in part.parameters()), _CPU)
 
 
 def wait_apart(subject: Subject) -> frozenset[str]:
     """The components that this lever places, so that no other may."""
     return frozenset() if subject.plan.text_encoders == "resident" else frozenset(port.text_encoders(subject.pipe))
-
-
-def _remove(handles: list[Any]) -> None:
-    for handle in handles:
-        handle.remove()
-
-
-def _runs_on_cpu(part: torch.nn.Module, device: torch.device) -> list[Any]:
-    """Hooks that bring arguments to the CPU and results to the device."""
-
-    def bring(_: torch.nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        return weight_hooks.sent(args, _CPU), weight_hooks.sent(kwargs, _CPU)
-
-    def send(_: torch.nn.Module, __: Any, output: Any) -> Any:
-        return weight_hooks.sent(output, device)
-
-    return [part.register_forward_pre_hook(bring, with_kwargs=True), part.register_forward_hook(send)]

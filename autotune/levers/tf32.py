@@ -1,13 +1,17 @@
-"""TF32: fp32 matrix products on tensor cores. Process-wide in torch, so it is put back by `restore`."""
+"""TF32: fp32 matrix products on tensor cores. Process-wide in torch, so users are counted: what was there before comes back
+when the last of them is restored, or let go."""
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from autotune.errors import PlanError
-from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
+from autotune.levers.base import Domain, Lever, Subject
+from autotune.levers.journal import Journal
 
 __all__ = ["Tf32"]
 
@@ -35,19 +39,63 @@ class Tf32(Lever):
             raise PlanError(f"tf32=True cannot be applied: {self.domain(subject).reason}; what works is False")
 
     def read(self, pipe: Any) -> bool:
-        return _is_on()
+        return _is_on() and not _SWITCH.is_used  # as its owner has it
 
-    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
-        if not value or _is_on():
-            return nothing
-        if _old_interface_works():
-            before = torch.get_float32_matmul_precision()
-            torch.set_float32_matmul_precision("high")
-            return lambda: torch.set_float32_matmul_precision(before)
-        matmul = torch.backends.cuda.matmul
-        setting = matmul.fp32_precision
-        matmul.fp32_precision = "tf32"
-        return lambda: setattr(matmul, "fp32_precision", setting)
+    def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
+        if value and (_SWITCH.is_used or not _is_on()):
+            journal.change(lambda: _SWITCH.use(journal), lambda: _SWITCH.release(journal))
+
+
+class _Switch:
+    """The setting while pipelines use it, and how it was before the first of them."""
+
+    def __init__(self) -> None:
+        self._users: weakref.WeakSet[Journal] = weakref.WeakSet()
+        self._put_back: Callable[[], object] | None = None
+
+    @property
+    def is_used(self) -> bool:
+        """Whether it is on because of a user."""
+        return self._put_back is not None
+
+    def use(self, user: Journal) -> None:
+        """Switches it on for one more; who is collected without a word is a user no more."""
+        if self._put_back is None:
+            self._put_back = _as_it_is()
+        self._users.add(user)
+        weakref.finalize(user, self._settle).atexit = False
+        _turn_on()
+
+    def release(self, user: Journal) -> None:
+        """One less."""
+        self._users.discard(user)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._put_back is not None and not self._users:
+            if _is_on():  # else somebody has set something else since
+                self._put_back()
+            self._put_back = None
+
+
+_SWITCH = _Switch()
+
+
+def _as_it_is() -> Callable[[], object]:
+    """Puts back the present setting."""
+    if _old_interface_works():
+        precision = torch.get_float32_matmul_precision()
+        return lambda: torch.set_float32_matmul_precision(precision)
+    matmul = torch.backends.cuda.matmul
+    setting = matmul.fp32_precision
+    return lambda: setattr(matmul, "fp32_precision", setting)
+
+
+def _turn_on() -> None:
+    if _old_interface_works():
+        torch.set_float32_matmul_precision("high")
+    else:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
 
 
 def _old_interface_works() -> bool:

@@ -1,5 +1,8 @@
 """A UNet's forward as a `torch.jit` trace, made at the first call of each shape with that call's own arguments.
 
+What is baked in may change afterwards (FreeU, a submodule exchanged, a hook registered): the UNet then runs untraced, with a
+line in the log, until it is as it was.
+
 A trace bakes in Python values, the device and the code path. So there is one for each shape, dtype and device, and for each set
 of attention processors, which perturbed attention guidance exchanges for the time of a call. Arguments that choose another path
 (ControlNet residuals, IP-Adapter, a LoRA scale) are refused by name when the plan is applied, and run untraced, with a line in
@@ -15,6 +18,8 @@ from typing import Any
 
 import torch
 
+from autotune.levers.fingerprint import Fingerprint
+from autotune.levers.forwarding import Around
 from autotune.upstream import internals, port
 
 __all__ = ["Traced", "untraceable"]
@@ -53,32 +58,52 @@ class _Plain(torch.nn.Module):
         return self._forward(sample, timestep, states, return_dict=False, **extra)[0]
 
 
-class Traced:
+class Traced(Around):
     """Stands around a UNet's forward: `(batch, channels, height/8, width/8)` in and out, as before."""
 
     def __init__(self, unet: torch.nn.Module, name: str) -> None:
-        self._unet, self._name = unet, name
+        super().__init__(unet, mark="trace")
+        self._name = name
         self._attentions: list[Any] = [module for module in unet.modules() if hasattr(module, "processor")]
         self._traces: dict[Any, Any] = {}
+        self._baked_in: Fingerprint | None = None
         self._said: set[str] = set()
 
-    def __call__(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """The same around the module's copy, without traces: those run the original's weights."""
+        memo[id(self._traces)], memo[id(self._baked_in)] = {}, None
+        return super().__deepcopy__(memo)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the trace for these shapes, makes it first if there is none, or runs the UNet itself."""
         call = dict(zip(_POSITIONAL, args, strict=False)) | kwargs
         tensors, why = self._tensors(call)
-        if len(args) > len(_POSITIONAL) or why:
-            self._say(why or "positional arguments beyond the first three")
-            return forward(*args, **kwargs)
+        why = why and f"the call brings {why}"
+        if len(args) > len(_POSITIONAL):
+            why = why or "the call brings positional arguments beyond the first three"
+        why = why or self._changed()
+        if why:
+            self._say(why)
+            return self.forward(*args, **kwargs)
         added = tuple(name for name in _ADDED if name in (call.get("added_cond_kwargs") or {}))
         shapes = tuple((tuple(t.shape), t.dtype, str(t.device)) for t in tensors)
         key = (shapes, tuple(module.processor for module in self._attentions))
+        if self._baked_in is None:
+            self._baked_in = Fingerprint(self.module, processors=False)
         with _optimising(tensors[0].is_cuda):  # fusing takes seconds, and only CUDA has a fuser
             if key not in self._traces:
-                self._traces[key] = self._traced(forward, tensors, added)
+                self._traces[key] = self._traced(self.forward, tensors, added)
             sample = self._traces[key](*tensors)
         if call.get("return_dict", True):
             return internals.unet_output(sample)
         return (sample,)
+
+    def _changed(self) -> str:
+        """What is no longer as it was when the first trace was made; empty if nothing is."""
+        if self._baked_in is None:
+            return ""
+        change = self._baked_in.change()
+        return f"since it was traced, {change}" if change else ""
 
     def _tensors(self, call: Mapping[str, Any]) -> tuple[list[torch.Tensor], str]:
         """The tensors of a call that a trace can take, or the name of what it cannot."""
@@ -86,7 +111,7 @@ class Traced:
         strange = next((name for name, value in call.items() if name not in known and not _is_nothing(value)), "")
         added = call.get("added_cond_kwargs") or {}
         strange = strange or next((name for name in added if name not in _ADDED), "")
-        if getattr(self._unet, "peft_config", None):
+        if getattr(self.module, "peft_config", None):
             strange = "a LoRA that was loaded later"
         timestep = call["timestep"]
         if not isinstance(timestep, torch.Tensor):
@@ -101,13 +126,14 @@ class Traced:
             warnings.simplefilter(
                 "ignore"
             )  # of Python values that become constants: that is why the shapes are the key
-            plain = _Plain(self._unet, forward, added).eval()
+            plain = _Plain(self.module, forward, added)
+            plain.training = self.module.training
             return torch.jit.trace(plain, tuple(tensors), check_trace=False)  # type: ignore[no-untyped-call]
 
     def _say(self, why: str) -> None:
         if why not in self._said:
             self._said.add(why)
-            log.warning("%s runs untraced: the call brings %s", self._name, why)
+            log.warning("%s runs untraced: %s", self._name, why)
 
 
 def _optimising(wanted: bool) -> Any:

@@ -7,12 +7,14 @@ every attribute is remembered. A tile edge counts in pixels of the image.
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from itertools import count
 from math import ceil, prod
 from typing import Any
 
 from autotune.errors import PlanError
-from autotune.levers.base import Domain, Lever, Subject, Undo
+from autotune.levers.base import Domain, Lever, Subject
+from autotune.levers.journal import ABSENT, Journal, Slot
 from autotune.records.workload import Workload
 from autotune.upstream import port
 
@@ -73,16 +75,9 @@ class VaeSlicing(Lever):
     def read(self, pipe: Any) -> bool:
         return any(vae.use_slicing for vae in _sliceable(pipe))
 
-    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
-        before = [(vae, vae.use_slicing) for vae in _sliceable(subject.pipe)]
-        for vae, _ in before:
-            vae.use_slicing = bool(value)
-
-        def put_back() -> None:
-            for vae, was in before:
-                vae.use_slicing = was
-
-        return put_back
+    def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
+        for vae in _sliceable(subject.pipe):
+            journal.set(vae, "use_slicing", bool(value))
 
 
 class VaeTiling(Lever):
@@ -135,22 +130,29 @@ class VaeTiling(Lever):
         on = [vae for vae in _tileable(pipe) if vae.use_tiling]
         return _edge(on[0]) if on else False
 
-    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
-        vaes = _tileable(subject.pipe)
-        before = [(vae, {k: v for k, v in vars(vae).items() if _is_tiling_state(k)}) for vae in vaes]
-        for vae in vaes:
+    def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
+        for vae in _tileable(subject.pipe):
+            state = _tiling_state(vae)
+            journal.push(partial(_set_tiling_state, vae, state), partial(_was_tiled, vae, state))
             if value is False:
                 vae.use_tiling = False
             else:
                 _tile(vae, value)
 
-        def put_back() -> None:
-            for vae, state in before:
-                for name in [name for name in vars(vae) if _is_tiling_state(name)]:
-                    del vae.__dict__[name]
-                vae.__dict__.update(state)
 
-        return put_back
+def _tiling_state(vae: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(vae).items() if _is_tiling_state(name)}
+
+
+def _was_tiled(vae: Any, state: dict[str, Any]) -> list[Slot]:
+    return [Slot(vars(vae), name, state.get(name, ABSENT)) for name in {**_tiling_state(vae), **state}]
+
+
+def _set_tiling_state(vae: Any, state: dict[str, Any]) -> None:
+    """As it was; what `enable_tiling` has added goes."""
+    vae.__dict__.update(state)
+    for name in _tiling_state(vae).keys() - state.keys():
+        del vae.__dict__[name]
 
 
 def _is_tiling_state(name: str) -> bool:

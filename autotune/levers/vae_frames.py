@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from autotune.errors import PlanError
-from autotune.levers.base import Domain, Lever, Subject, Undo, nothing
+from autotune.levers.base import Domain, Lever, Subject
+from autotune.levers.journal import Journal
 from autotune.upstream import port
 
 __all__ = ["VaeFramewise"]
@@ -53,24 +54,14 @@ class VaeFramewise(Lever):
     def read(self, pipe: Any) -> bool:
         return False
 
-    def apply(self, subject: Subject, value: Any, *, undo: bool) -> Undo:
-        if not value:
-            return nothing
-        vaes = _switchable(subject.pipe)
-        padded = [m for vae in vaes if _pads(vae) for m in vae.modules() if hasattr(m, "pad_mode")]
-        before = [(module, module.pad_mode) for module in padded]
-        for vae in vaes:
-            vae.use_framewise_decoding = True
+    def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
+        for vae in _switchable(subject.pipe) if value else ():
+            for module in vae.modules() if _pads(vae) else ():
+                if hasattr(module, "pad_mode"):
+                    journal.set(module, "pad_mode", module.pad_mode)  # the call below sets another
+            journal.set(vae, _SWITCH, True)
             if _pads(vae):
                 vae._enable_framewise_decoding()
-
-        def put_back() -> None:
-            for vae in vaes:
-                vae.use_framewise_decoding = False
-            for module, mode in before:
-                module.pad_mode = mode
-
-        return put_back
 
 
 def _switchable(pipe: Any) -> list[Any]:

@@ -59,7 +59,7 @@ RULES: tuple[Rule, ...] = (
         lambda value: value != "resident",
         "offload",
         lambda value: value in {"model", "sequential"},
-        "this offload puts its own hooks on every network and would take these off; "
+        "this offload moves text encoders already, as a whole or layer by layer; "
         "what works is text_encoders='resident', or offload='none' or 'group:leaf'",
     ),
     Rule(

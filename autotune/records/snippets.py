@@ -40,7 +40,6 @@ OTHERS = {
     "XFormersAttnProcessor": "diffusers.models.attention_processor",
     "apply_group_offloading": "diffusers.hooks",
     "cpu_offload": "accelerate",
-    "cpu_offload_with_hook": "accelerate",
     "send_to_device": "accelerate.utils",
     "torch": "",
 }
@@ -275,15 +274,19 @@ $settings
         part.to($where)
 """
 LEAVE = """
-hooks = [cpu_offload_with_hook(part, torch.device($where))[1] for part in text_encoders]
+def come(module, args, kwargs):
+    module.to($where)
+    return send_to_device(args, $where), send_to_device(kwargs, $where)
 
 
 def send_away(*_):
-    for hook in hooks:
-        if next(hook.model.parameters()).device.type != "cpu":
-            hook.offload()$empty
+    for part in text_encoders:
+        if next(part.parameters()).device.type != "cpu":
+            part.to("cpu")$empty
 
 
+for part in text_encoders:
+    part.register_forward_pre_hook(come, with_kwargs=True)
 for part in denoisers:
     part.register_forward_pre_hook(send_away)
 """

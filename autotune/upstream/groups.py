@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from types import MethodType
+from collections.abc import Iterable
+from copy import copy
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -10,7 +12,9 @@ import torch
 from autotune.upstream.internals import uses_weight_norm
 
 __all__ = [
-    "forget_registry",
+    "Registries",
+    "cache_among",
+    "exchange_forward",
     "group",
     "group_config",
     "groupable",
@@ -21,6 +25,25 @@ __all__ = [
 ]
 
 
+# diffusers/hooks/group_offloading.py: _GROUP_OFFLOADING, _LAYER_EXECUTION_TRACKER, _LAZY_PREFETCH_GROUP_OFFLOADING
+_GROUP_HOOKS = ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading")
+# Hooks that look at nothing but the call they stand around (diffusers/hooks: group_offloading.py, layerwise_casting.py).
+_HARMLESS_HOOKS = frozenset({*_GROUP_HOOKS, "layerwise_casting", "peft_layerwise_casting"})
+
+
+def cache_among(modules: Iterable[torch.nn.Module]) -> str:
+    """What a step cache on one of the modules does to a batch, in a clause; empty if there is none. Whatever hook is not known
+    to be harmless counts (diffusers/hooks: FirstBlockCache, FasterCache and the others keep states from call to call)."""
+    for module in modules:
+        registry = module.__dict__.get("_diffusers_hook")
+        name = (
+            next((name for name in registry.hooks if name not in _HARMLESS_HOOKS), "") if registry is not None else ""
+        )
+        if name:
+            return f"a step cache ({name}) would take what it keeps of some samples for others"
+    return ""
+
+
 def group_config(part: torch.nn.Module) -> Any:
     """The settings of the network's group offload (diffusers/hooks/group_offloading.py GroupOffloadingHook.config)."""
     for module in part.modules():
@@ -28,10 +51,6 @@ def group_config(part: torch.nn.Module) -> Any:
         if hook is not None:
             return hook.config
     return None
-
-
-# diffusers/hooks/group_offloading.py: _GROUP_OFFLOADING, _LAYER_EXECUTION_TRACKER, _LAZY_PREFETCH_GROUP_OFFLOADING
-_GROUP_HOOKS = ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading")
 
 
 def groupable(part: torch.nn.Module) -> bool:
@@ -54,11 +73,12 @@ def group(part: torch.nn.Module, device: torch.device, **settings: Any) -> None:
 def ungroup(part: torch.nn.Module) -> Any:
     """Takes group offload off, which diffusers has no call for; gives back its settings, None if there was none."""
     config = group_config(part)
-    if config is None:
-        return None
     for module in part.modules():
-        registry: Any = getattr(module, "_diffusers_hook", None)
-        for name in _GROUP_HOOKS if registry is not None else ():
+        registry: Any = module.__dict__.get("_diffusers_hook")
+        if registry is None:
+            continue
+        _tidy(registry)
+        for name in _GROUP_HOOKS:
             registry.remove_hook(name, recurse=False)
         left = module.__dict__.get("forward")
         if isinstance(left, MethodType) and left.__self__ is module and left.__func__ is type(module).forward:
@@ -66,15 +86,62 @@ def ungroup(part: torch.nn.Module) -> Any:
     return config
 
 
+def exchange_forward(module: torch.nn.Module, held: Any, other: Any) -> None:
+    """Where hooks of the module stand over one forward, they stand over another (diffusers/hooks/hooks.py `_fn_refs`)."""
+    registry: Any = getattr(module, "_diffusers_hook", None)
+    for reference in registry._fn_refs if registry is not None else ():
+        for name in ("forward", "original_forward"):
+            if getattr(reference, name, None) is held:
+                setattr(reference, name, other)
+
+
 def hook_registries(part: torch.nn.Module) -> list[torch.nn.Module]:
     """The modules that hold a registry of diffusers' hooks, maybe an empty one (diffusers/hooks/hooks.py HookRegistry)."""
     return [module for module in part.modules() if "_diffusers_hook" in module.__dict__]
 
 
-def forget_registry(module: torch.nn.Module) -> None:
-    """Takes the registry off the module if it holds no hook."""
-    if not module.__dict__["_diffusers_hook"].hooks:
-        del module.__dict__["_diffusers_hook"]
+class Registries:
+    """The registries of diffusers' hooks on some networks, and what each of them holds."""
+
+    def __init__(self, parts: Iterable[torch.nn.Module]) -> None:
+        self._parts = tuple(parts)
+        self._held: dict[torch.nn.Module, dict[str, Any]] = {
+            module: {name: copy(vars(module.__dict__["_diffusers_hook"])[name]) for name in _HELD}
+            for part in self._parts
+            for module in hook_registries(part)
+        }
+
+    def shown(self) -> dict[torch.nn.Module, Any]:
+        """For each module a registry that holds what its own held."""
+        return {module: SimpleNamespace(**held) for module, held in self._held.items()}
+
+    def put_back(self) -> None:
+        """Each of them holds what it held, and there is no other."""
+        for module in (module for part in self._parts for module in hook_registries(part)):
+            if module in self._held:
+                for name, value in self._held[module].items():
+                    setattr(module.__dict__["_diffusers_hook"], name, copy(value))
+            else:
+                del module.__dict__["_diffusers_hook"]
+
+    def forget_empty(self, parts: Iterable[torch.nn.Module]) -> None:
+        """Registries that came since go, unless they hold hooks."""
+        for module in (module for part in parts for module in hook_registries(part)):
+            if module not in self._held and not module.__dict__["_diffusers_hook"].hooks:
+                del module.__dict__["_diffusers_hook"]
+
+
+_HELD = ("hooks", "_hook_order", "_fn_refs")  # diffusers/hooks/hooks.py HookRegistry.__init__
+
+
+def _tidy(registry: Any) -> None:
+    """Drops what an interrupted registration or removal left behind: a hook is in all three of its tables, or in none."""
+    kept = [name for name in registry._hook_order if name in registry.hooks][: len(registry._fn_refs)]
+    references = dict(zip(registry._hook_order, registry._fn_refs, strict=False))
+    for name in registry.hooks.keys() - set(kept):
+        del registry.hooks[name]
+    registry._fn_refs[:] = [references[name] for name in kept]
+    registry._hook_order[:] = kept
 
 
 def regroup(part: torch.nn.Module, config: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 __all__ = [
+    "COMPILED",
     "forget_compiled",
     "has_triton",
     "is_adapted",
@@ -15,6 +16,7 @@ __all__ = [
     "kept_in_fp32",
     "named_blocks",
     "unet_output",
+    "unhook",
     "uses_weight_norm",
 ]
 
@@ -35,14 +37,35 @@ def named_blocks(part: torch.nn.Module) -> frozenset[str]:
     return frozenset(getattr(part, "_repeated_blocks", None) or ())
 
 
+COMPILED = "_compiled_call_impl"
+"""The attribute that `module.compile()` sets (torch/nn/modules/module.py)."""
+
+
 def is_compiled(module: torch.nn.Module) -> bool:
-    """Whether `module.compile()` was called (torch/nn/modules/module.py `_compiled_call_impl`)."""
-    return getattr(module, "_compiled_call_impl", None) is not None
+    """Whether `module.compile()` was called."""
+    return getattr(module, COMPILED, None) is not None
 
 
 def forget_compiled(module: torch.nn.Module) -> None:
     """The module runs as Python again."""
-    module.__dict__.pop("_compiled_call_impl", None)
+    module.__dict__.pop(COMPILED, None)
+
+
+_HOOK_TABLES = (  # torch/nn/modules/module.py Module.__init__
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
+
+
+def unhook(module: torch.nn.Module, function: Any) -> None:
+    """Takes a function off the module's forward, wherever it was registered."""
+    keys = {key for name in _HOOK_TABLES for key, held in getattr(module, name).items() if held is function}
+    for name in _HOOK_TABLES:
+        for key in keys:
+            getattr(module, name).pop(key, None)
 
 
 def has_triton() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import MethodType
 from typing import Any
 
@@ -13,13 +13,14 @@ from autotune.upstream.port import networks
 
 __all__ = [
     "HOOK_ATTRIBUTES",
+    "REMEMBERED",
+    "exchange_forward",
     "forget_hook",
     "forget_hooks",
     "guards_of",
     "hooks_of",
     "is_hooked",
     "is_sequential",
-    "offload_by_hand",
     "offload_device",
     "offload_remembered",
     "put_hook",
@@ -41,21 +42,22 @@ def offload_device(pipe: Any) -> torch.device | None:
 HOOK_ATTRIBUTES = ("_hf_hook", "_diffusers_hook", "_old_forward")
 """What accelerate and diffusers hang on a module when they wrap its forward (accelerate/hooks.py add_hook_to_module;
 diffusers/hooks/hooks.py HookRegistry)."""
-_REMEMBERED = ("_all_hooks", "_offload_device", "_offload_gpu_id")  # pipeline_utils.py enable_model_cpu_offload
+REMEMBERED = ("_all_hooks", "_offload_device", "_offload_gpu_id")
+"""What the pipeline itself remembers of accelerate's hooks (pipeline_utils.py enable_model_cpu_offload)."""
 
 
 def offload_remembered(pipe: Any) -> dict[str, Any]:
     """What the pipeline itself remembers of accelerate's hooks."""
-    return {name: pipe.__dict__[name] for name in _REMEMBERED if name in pipe.__dict__}
+    return {name: pipe.__dict__[name] for name in REMEMBERED if name in pipe.__dict__}
 
 
-def forget_hooks(pipe: Any) -> None:
-    """Takes off accelerate's hooks and what the pipeline remembers of them, as if offload had never been enabled."""
-    pipe.remove_all_hooks()
-    for attribute in _REMEMBERED:
-        pipe.__dict__.pop(attribute, None)
-    for part in networks(pipe).values():
+def forget_hooks(pipe: Any, parts: Iterable[torch.nn.Module] = ()) -> None:
+    """Takes accelerate's hooks off the pipeline's networks, and others, and what it remembers of them."""
+    pipe.remove_all_hooks()  # those of compiled wrappers, which hand what is set on them to the network within
+    for part in dict.fromkeys((*parts, *networks(pipe).values())):
         forget_hook(part)
+    for attribute in REMEMBERED:
+        pipe.__dict__.pop(attribute, None)
 
 
 def is_sequential(part: torch.nn.Module) -> bool:
@@ -136,6 +138,12 @@ def tie_again(root: torch.nn.Module) -> None:
                 module._parameters[name] = seen.setdefault(key, parameter)
 
 
+def exchange_forward(module: torch.nn.Module, held: Any, other: Any) -> None:
+    """Where a hook of accelerate's stands over one forward, it stands over another (accelerate/hooks.py `_old_forward`)."""
+    if module.__dict__.get("_old_forward") is held:
+        module.__dict__["_old_forward"] = other
+
+
 def waiting(module: torch.nn.Module) -> dict[str, int]:
     """Where in RAM the module's own weights wait while sequential offload has emptied it (accelerate/hooks.py weights_map)."""
     hook = getattr(module, "_hf_hook", None)
@@ -155,13 +163,6 @@ def waits_on_disk(part: torch.nn.Module) -> bool:
         return True
     maps = (hook.weights_map for hook in _loading(part))
     return any(getattr(getattr(weights, "dataset", weights), "index", None) for weights in maps)
-
-
-def offload_by_hand(part: torch.nn.Module, device: torch.device) -> Any:
-    """The network moves in when it is called, and out when `offload()` of what is returned says so."""
-    from accelerate import cpu_offload_with_hook
-
-    return cpu_offload_with_hook(part, device)[1]
 
 
 def sent(values: Any, device: torch.device) -> Any:

@@ -9,6 +9,8 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 
 from autotune.flow.job import Job, job_for
+from autotune.levers.base import Lever, Subject
+from autotune.levers.journal import Journal
 from autotune.probe.gpu import cpu_device
 from autotune.records.device import Device
 from benchmarks.tiny import CALLS, PIPELINES, generate
@@ -70,6 +72,13 @@ def job(family: str, pipe: Any, *, device: Device = CPU, batch: int = 1) -> Job:
     """The same call as something to plan for."""
     call = {"prompt": "a cat", **call_of(family, batch=batch)}
     return job_for(pipe, device=device, workload=call, example=None, calls=1, undo=True)
+
+
+def pulled(lever: Lever, subject: Subject, value: Any) -> Journal:
+    """What takes back a lever that is pulled by itself."""
+    journal = Journal()
+    lever.apply(subject, value, journal)
+    return journal
 
 
 def values_of(family: str, *, batch: int = 1) -> dict[str, tuple[Any, ...]]:

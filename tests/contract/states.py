@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from enum import Enum
-from functools import partial
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import accelerate
@@ -169,92 +167,3 @@ def entered(state: str, family: str, build: Callable[[str], Any]) -> Any:
     pipe = with_safety_checker() if state == "safety checker" else build(family)
     STATES[state].enter(pipe)
     return pipe
-
-
-class Seen:
-    """A pipeline from outside: class, attributes, hooks with their settings, the very parameters and what they hold."""
-
-    def __init__(self, pipe: Any) -> None:
-        self.pipe = {"class": type(pipe)} | {name: _told(value) for name, value in vars(pipe).items() if _stays(name)}
-        self.modules = {
-            path: {name: _told(value) for name, value in vars(module).items() if not _passes(module, name)}
-            for path, module in _modules(pipe)
-        }
-        self.weights = {
-            f"{path}.{name}": _held(module, name, tensor)
-            for path, module in _modules(pipe)
-            for name, tensor in (*module._parameters.items(), *module._buffers.items())
-            if tensor is not None
-        }
-        self.data = {path: tensor.detach().clone() for path, tensor in self.weights.items()}
-
-    def assert_same(self, pipe: Any) -> None:
-        """Nothing of it has changed."""
-        now = Seen(pipe)
-        assert now.pipe == self.pipe
-        assert now.modules.keys() == self.modules.keys()
-        for path, before in self.modules.items():
-            assert now.modules[path] == before, path
-        assert now.weights.keys() == self.weights.keys()
-        for path, tensor in self.weights.items():
-            after = now.weights[path]
-            assert after.dtype == tensor.dtype, path
-            assert tensor.is_meta or torch.equal(after, self.data[path]), path
-            if isinstance(tensor, torch.nn.Parameter):
-                assert after is tensor, path
-
-
-_PLAIN = (str, int, float, bool, Enum, torch.device, torch.dtype, type(None))
-
-
-def _stays(name: str) -> bool:
-    """Whether a pipeline's attribute is the same after a call."""
-    return name not in {"_autotune", "_current_timestep"}
-
-
-def _passes(module: Any, name: str) -> bool:
-    """Whether a module's attribute is looked at elsewhere or says nothing: weight_norm makes `weight` at each call, and the
-    libraries leave a bound `forward` behind when their hooks go."""
-    if name == "forward":
-        return getattr(vars(module)[name], "__func__", None) is type(module).forward
-    return name in {"_parameters", "_buffers", "_modules", "weight"}
-
-
-def _modules(pipe: Any) -> Iterator[tuple[str, torch.nn.Module]]:
-    for name, part in port.networks(pipe).items():
-        yield from ((f"{name}.{path}" if path else name, module) for path, module in part.named_modules())
-
-
-def _held(module: Any, name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself, or what waits in RAM for it."""
-    hook = getattr(module, "_hf_hook", None)
-    maps = [getattr(inner, "weights_map", None) for inner in getattr(hook, "hooks", [hook])]
-    return next((weights[name] for weights in maps if tensor.is_meta and weights is not None), tensor)
-
-
-def _told(value: Any) -> Any:
-    """A value in a form that compares: hooks by their settings, everything else by itself."""
-    if isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, list | tuple | set | frozenset):
-        return type(value).__name__, [_told(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _told(item) for key, item in value.items()}
-    if isinstance(value, partial):
-        return "partial", _told(value.func), _depth(value)
-    if hasattr(value, "__qualname__"):
-        return value.__qualname__, _depth(value)
-    if type(value).__module__.startswith(("accelerate.hooks", "diffusers.hooks")):
-        settings = {
-            k: v for k, v in vars(value).items() if isinstance(v, (*_PLAIN, dict, list)) and k != "input_device"
-        }
-        return type(value).__name__, _told(settings)
-    return type(value).__name__, None if isinstance(value, torch.Tensor) else id(value)
-
-
-def _depth(function: Any) -> int:
-    """How many functions stand around a function."""
-    count = 0
-    while hasattr(function, "__wrapped__"):
-        function, count = function.__wrapped__, count + 1
-    return count

@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPAGPipeline
 from autotune.errors import PlanError
 from autotune.flow.job import job_for
 from autotune.flow.planning import facts_for
-from autotune.levers import engine
+from autotune.guard import applying
 from autotune.records.plan import Plan
 from autotune.upstream import port
 from benchmarks.tiny import generate
@@ -47,7 +47,7 @@ def watched(pipe):
 def split(family, pipe, parts, *, batch, facts=None):
     asked = job(family, pipe, batch=batch)
     facts = facts or facts_for(asked)
-    engine.apply(pipe, Plan(batch_split=parts), device=CPU, workload=asked.largest, denoisers=facts)
+    applying.apply(pipe, Plan(batch_split=parts), device=CPU, workload=asked.largest, denoisers=facts)
 
 
 @pytest.mark.parametrize(("family", "batch"), SPLITTABLE)
@@ -59,7 +59,7 @@ def test_parts_give_what_the_whole_gives(family, batch):
         split(family, pipe, parts, batch=batch, facts=facts)
         torch.testing.assert_close(run(family, pipe, batch=batch), whole, rtol=0, atol=TOLERANCE)
         assert set(seen) == {samples // parts}
-        engine.restore(pipe)
+        applying.restore(pipe)
         seen.clear()
     torch.testing.assert_close(run(family, pipe, batch=batch), whole, rtol=0, atol=0)
     assert set(seen) == {samples}
@@ -141,7 +141,7 @@ def test_perturbed_attention_guidance_is_refused():
     assert facts["unet"].batch == 3
     assert facts["unet"].mixes == "aten.split.Tensor looks across samples"
     with pytest.raises(PlanError) as caught:
-        engine.apply(pipe, Plan(batch_split=3), device=CPU, workload=asked.largest, denoisers=facts)
+        applying.apply(pipe, Plan(batch_split=3), device=CPU, workload=asked.largest, denoisers=facts)
     assert str(caught.value) == (
         "batch_split=3 cannot be applied: unet: aten.split.Tensor looks across samples; what works is False"
     )
@@ -160,7 +160,7 @@ def test_guidance_that_was_not_planned_runs_whole_and_says_so_once(batch, caplog
     pipe, asked = perturbed(0.0)
     facts, call = facts_for(asked), {"pag_scale": 3.0, **call_of("sd", batch=batch)}
     whole = generate("sd", pipe, **call)
-    engine.apply(pipe, Plan(batch_split=2), device=CPU, workload=asked.largest, denoisers=facts)
+    applying.apply(pipe, Plan(batch_split=2), device=CPU, workload=asked.largest, denoisers=facts)
     with caplog.at_level(logging.WARNING, logger="autotune"):
         torch.testing.assert_close(generate("sd", pipe, **call), whole, rtol=0, atol=0)
     assert caplog.messages == [
@@ -178,7 +178,7 @@ def test_a_trace_without_it_is_not_taken_for_one_with_it():
     pipe, asked = perturbed(0.0)
     calls = [{"pag_scale": 0.0, **call_of("sd", batch=3)}, {"pag_scale": 3.0, **call_of("sd", batch=2)}]
     whole = [generate("sd", pipe, **call) for call in calls]
-    engine.apply(pipe, Plan(compile="trace"), device=CPU, workload=asked.largest)
+    applying.apply(pipe, Plan(compile="trace"), device=CPU, workload=asked.largest)
     for call, image in zip(calls * 2, whole * 2, strict=True):
         torch.testing.assert_close(generate("sd", pipe, **call), image, rtol=0, atol=TOLERANCE)
 

@@ -190,21 +190,18 @@ def test_text_encoders_stay_behind_on_a_card():
     assert sent == {"text_encoder_2": ["cpu"], "transformer": ["cuda"], "vae": ["cuda"]}
 
 
-def test_text_encoders_leave_once_when_the_denoiser_is_called(monkeypatch):
-    parts = {name: torch.nn.Linear(1, 1) for name in ("text_encoder", "text_encoder_2", "unet")}
+def test_text_encoders_leave_once_when_the_denoiser_is_called():
     left = []
 
-    class Hook:
-        def __init__(self, part) -> None:
-            self.model = part
+    class Part(torch.nn.Linear):
+        def to(self, device):
+            left.append(self)
+            return self.to_empty(device=device)
 
-        def offload(self):
-            left.append(self.model)
-            self.model.to_empty(device="cpu")
-
-    monkeypatch.setattr("accelerate.cpu_offload_with_hook", lambda part, device: (part, Hook(part)))
+    parts = {name: Part(1, 1) for name in ("text_encoder", "text_encoder_2", "unet")}
     exec(Plan(text_encoders="leave").code(device="cpu"), {"pipe": SimpleNamespace(components=parts)})
     parts["text_encoder"].to("meta")
+    left.clear()
     for _ in range(2):
         parts["unet"](torch.ones(1))
     assert left == [parts["text_encoder"]]
@@ -221,7 +218,6 @@ def test_groups_on_a_card_have_the_settings_of_the_lever(value, apart, monkeypat
         grouped[names[id(module)]] = settings
 
     monkeypatch.setattr("diffusers.hooks.apply_group_offloading", apply)
-    monkeypatch.setattr("accelerate.cpu_offload_with_hook", lambda part, device: (part, None))
     exec(Plan(offload=value, text_encoders=apart).code(), {"pipe": pipe})
     wanted = {"transformer", "vae"} | ({"text_encoder_2"} if apart == "resident" else set())
     on = {name: {k: v for k, v in group_settings(name, value).items() if v is not False} for name in wanted}

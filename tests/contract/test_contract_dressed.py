@@ -17,14 +17,14 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 import autotune
 from autotune.errors import PlanError
+from autotune.guard import applying
 from autotune.guard.dress import is_dressed
-from autotune.levers import engine
 from autotune.levers.base import Subject
 from autotune.levers.text_encoders import TextEncoders
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload
-from autotune.upstream import port, weight_hooks
-from tests.contract.families import CARD, FAMILIES, TILES, build, call_of, run
+from autotune.upstream import port
+from tests.contract.families import CARD, FAMILIES, TILES, build, call_of, pulled, run
 from tests.contract.ledger import networks
 from tests.contract.test_contract_levers import Snapshot
 
@@ -116,7 +116,7 @@ class TestClass:
             type(pipe).from_pipe(pipe),
         ):
             assert type(made) is diffusers.StableDiffusionPipeline
-            assert engine.handle_of(made) is None
+            assert applying.optimized_of(made) is None
         assert is_dressed(pipe)
 
     def test_a_plan_that_cannot_be_applied_dresses_nothing(self):
@@ -202,7 +202,7 @@ class TestShared:
         twin = copy.copy(pipe)
         assert type(twin) is type(build(family))
         assert twin.components == pipe.components
-        assert engine.handle_of(twin) is None
+        assert applying.optimized_of(twin) is None
         assert torch.equal(run(family, twin), image)
         assert autotune.restore(twin) is twin
         assert is_dressed(pipe)
@@ -296,7 +296,7 @@ class TestCalled:
 
     def test_the_card_is_where_it_executes(self, family, plan):
         pipe = optimised(family, plan)
-        handle = engine.handle_of(pipe)
+        handle = applying.optimized_of(pipe)
         handle.device = CARD
         assert pipe._execution_device == torch.device("cuda:0")
         autotune.restore(pipe)
@@ -374,7 +374,7 @@ class TestExplained:
             assert explained.state == "optimised"
             assert explained.chosen.plan.same_as(plan)
             assert is_dressed(pipe)
-            assert engine.handle_of(pipe).plan is plan
+            assert applying.optimized_of(pipe).plan is plan
             assert hooks_of(pipe) == before
         assert torch.equal(run(family, pipe), image)
         assert autotune.explain(autotune.restore(pipe), workload=call).state == "as it is"
@@ -408,7 +408,7 @@ class TestTextEncoders:
         subject = self.subject(text_encoder=self.clip(), unet=torch.nn.Linear(1, 1))
         encoder, ids = subject.pipe.components["text_encoder"], torch.tensor([[1, 2, 3]])
         plain = encoder(ids, output_hidden_states=True)
-        undo = TextEncoders().apply(subject, "cpu", undo=True)
+        journal = pulled(TextEncoders(), subject, "cpu")
         sent = encoder(ids, output_hidden_states=True)
         assert type(sent) is type(plain)
         assert sent.keys() == plain.keys()
@@ -416,7 +416,7 @@ class TestTextEncoders:
         assert {state.device for state in states} == {torch.device("meta")}
         assert {weight.device for weight in encoder.parameters()} == {torch.device("cpu")}
         assert encoder(ids, return_dict=False)[0].device == torch.device("meta")
-        undo()
+        journal.undo()
         assert torch.equal(encoder(ids).last_hidden_state, plain.last_hidden_state)
 
     def test_what_goes_in_is_brought_to_the_cpu(self):
@@ -430,42 +430,39 @@ class TestTextEncoders:
         subject = self.subject(text_encoder_2=torch.nn.Identity(), transformer=torch.nn.Linear(1, 1))
         encoder = subject.pipe.components["text_encoder_2"]
         encoder.forward = lambda one, *, other: one + other
-        TextEncoders().apply(subject, "cpu", undo=True)
+        pulled(TextEncoders(), subject, "cpu")
         assert encoder(Parcel(), other=Parcel()).device == torch.device("meta")
         assert came == [torch.device("cpu")] * 2
 
-    def test_they_are_sent_away_at_the_denoisers_first_call(self, monkeypatch):
-        parts = {name: torch.nn.Linear(1, 1) for name in ("text_encoder", "text_encoder_2", "unet", "vae")}
+    def test_they_are_sent_away_at_the_denoisers_first_call(self):
         left: list[torch.nn.Module] = []
 
-        def by_hand(part, device):
-            assert device == torch.device("meta")
+        class Part(torch.nn.Linear):
+            """A network on meta that can come back."""
 
-            def offload():
-                left.append(part)
-                part.to_empty(device="cpu")
+            def to(self, device):
+                left.append(self)
+                return self.to_empty(device=device)
 
-            return SimpleNamespace(model=part, offload=offload)
-
-        monkeypatch.setattr(weight_hooks, "offload_by_hand", by_hand)
-        undo = TextEncoders().apply(self.subject(**parts), "leave", undo=True)
-        for name in ("text_encoder", "text_encoder_2"):
-            parts[name].to("meta")
-        parts["vae"](torch.ones(1))
+        parts = {name: Part(1, 1, device="meta") for name in ("text_encoder", "text_encoder_2", "unet", "vae")}
+        parts["unet"].to("cpu")
+        left.clear()
+        journal = pulled(TextEncoders(), self.subject(**parts), "leave")
+        parts["vae"](torch.ones(1, device="meta"))
         assert left == []
         for _ in range(2):
             parts["unet"](torch.ones(1))
         assert left == [parts["text_encoder"], parts["text_encoder_2"]]
-        undo()
+        journal.undo()
         parts["text_encoder"].to("meta")
         parts["unet"](torch.ones(1))
-        assert len(left) == 2
+        assert len(left) == 3
 
     def test_they_come_back_for_the_next_call(self):
         subject = self.subject(text_encoder=torch.nn.Linear(1, 1), transformer=torch.nn.Linear(1, 1))
         encoder = subject.pipe.components["text_encoder"]
-        undo = TextEncoders().apply(subject, "leave", undo=True)
+        journal = pulled(TextEncoders(), subject, "leave")
         assert encoder(torch.ones(1)).device == torch.device("meta")
         assert {weight.device for weight in encoder.parameters()} == {torch.device("meta")}
-        undo()
-        assert not hasattr(encoder, "_hf_hook")
+        journal.undo()
+        assert not encoder._forward_pre_hooks

@@ -9,7 +9,7 @@ import torch
 
 import autotune
 from autotune.flow import ask
-from autotune.levers import engine
+from autotune.guard import applying
 from autotune.probe.gpu import cpu_device
 from autotune.records.plan import Plan
 from autotune.store.measurements import MeasurementStore
@@ -104,7 +104,7 @@ def test_an_error_inside_the_call_is_the_callers(monkeypatch):
 
 def test_a_plan_without_an_estimate_measures_nothing():
     pipe = autotune.apply(build("sd"), Plan(), device="cpu", workload={"prompt": "a cat", **call_of("sd")})
-    assert engine.handle_of(pipe).watch is None
+    assert applying.optimized_of(pipe).watch is None
     for _ in range(3):
         run("sd", pipe)
     assert kept() == []
@@ -121,9 +121,9 @@ def test_without_profiles_nothing_is_kept_or_used(tmp_path):
 def test_planning_in_between_goes_on_watching():
     pipe = optimised()
     run("sd", pipe)
-    watch = engine.handle_of(pipe).watch
+    watch = applying.optimized_of(pipe).watch
     autotune.plan(pipe, workload={"prompt": "a cat", **call_of("sd")}, device="cpu")
-    assert engine.handle_of(pipe).watch is watch
+    assert applying.optimized_of(pipe).watch is watch
     run("sd", pipe)
     assert len(kept()) == 1
 

@@ -10,12 +10,12 @@ import torch
 
 from autotune.errors import PlanError
 from autotune.flow.planning import facts_for
-from autotune.levers import engine
+from autotune.guard import applying
 from autotune.levers.base import Lever, Subject
 from autotune.levers.engine import ORDER
 from autotune.records.plan import LEVERS, Plan
 from autotune.upstream import port
-from tests.contract.families import CARD, CPU, FAMILIES, TILES, build, job, run, values_of
+from tests.contract.families import CARD, CPU, FAMILIES, TILES, build, job, pulled, run, values_of
 
 HALF_TOLERANCE = 0.05  # of images between 0 and 1; five times what is seen with these weights
 EXACT_TOLERANCE = 1e-4
@@ -91,18 +91,18 @@ class TestEachLever:
         pipe = build(family, processors=True)
         before = Snapshot(pipe)
         for value in other_values(lever, family):
-            undo = lever.apply(subject_of(lever, family, pipe), value, undo=True)
-            undo()
+            journal = pulled(lever, subject_of(lever, family, pipe), value)
+            journal.undo()
             before.assert_same(pipe)
 
     def test_pulled_twice_and_taken_back_twice(self, lever, family):
         pipe = build(family, processors=True)
         subject, value = subject_of(lever, family, pipe), other_values(lever, family)[0]
         before = Snapshot(pipe)
-        first = lever.apply(subject, value, undo=True)
-        second = lever.apply(subject, value, undo=True)
-        second()
-        first()
+        first = pulled(lever, subject, value)
+        second = pulled(lever, subject, value)
+        second.undo()
+        first.undo()
         before.assert_same(pipe)
 
     def test_its_present_value_may_stay(self, lever, family):
@@ -131,19 +131,19 @@ def test_what_tiling_adds_to_a_vae_goes_again():
 
     pipe.vae.enable_tiling = enable_tiling
     before = Snapshot(pipe)
-    undo = lever.apply(subject_of(lever, "sd", pipe), 32, undo=True)
+    journal = pulled(lever, subject_of(lever, "sd", pipe), 32)
     assert pipe.vae.tile_overlap_extra == 8
-    undo()
+    journal.undo()
     before.assert_same(pipe)
 
 
 def test_tied_weights_stay_tied_when_they_are_lowered():
     pipe, lever = build("flux"), next(lever for lever in ORDER if lever.name == "dtype")
     text_encoder = pipe.text_encoder_2
-    undo = lever.apply(subject_of(lever, "flux", pipe), "bfloat16", undo=True)
+    journal = pulled(lever, subject_of(lever, "flux", pipe), "bfloat16")
     assert text_encoder.shared.weight.dtype == torch.bfloat16
     assert text_encoder.shared.weight is text_encoder.encoder.embed_tokens.weight
-    undo()
+    journal.undo()
     assert text_encoder.shared.weight is text_encoder.encoder.embed_tokens.weight
 
 
@@ -164,31 +164,31 @@ class TestEngine:
         before = Snapshot(pipe)
         for offload in ("model", "sequential"):
             call = job(family, pipe).largest
-            engine.apply(pipe, self.plan(family, offload=offload), device=CPU, workload=call)
+            applying.apply(pipe, self.plan(family, offload=offload), device=CPU, workload=call)
             run(family, pipe)
-            assert engine.restore(pipe) is True
-            assert engine.restore(pipe) is False
+            assert applying.restore(pipe) is True
+            assert applying.restore(pipe) is False
             before.assert_same(pipe)
 
     def test_twice_is_once(self, family):
         pipe = build(family, processors=True)
         before, call = Snapshot(pipe), job(family, pipe).largest
-        handle = engine.apply(pipe, self.plan(family), device=CPU, workload=call)
+        handle = applying.apply(pipe, self.plan(family), device=CPU, workload=call)
         once = Snapshot(pipe)
-        assert engine.apply(pipe, self.plan(family, id="p9"), device=CPU, workload=call) is handle
+        assert applying.apply(pipe, self.plan(family, id="p9"), device=CPU, workload=call) is handle
         once.assert_same(pipe)
-        engine.restore(pipe)
+        applying.restore(pipe)
         before.assert_same(pipe)
 
     def test_another_plan_replaces_it(self, family):
         pipe = build(family, processors=True)
         before, call = Snapshot(pipe), job(family, pipe).largest
-        engine.apply(pipe, self.plan(family), device=CPU, workload=call)
-        engine.apply(pipe, Plan(attention="sdpa"), device=CPU, workload=call)
-        assert engine.handle_of(pipe).plan.changes == {"attention": "sdpa"}
+        applying.apply(pipe, self.plan(family), device=CPU, workload=call)
+        applying.apply(pipe, Plan(attention="sdpa"), device=CPU, workload=call)
+        assert applying.optimized_of(pipe).plan.changes == {"attention": "sdpa"}
         assert port.offloaded(pipe) == "none"
         assert all(t.dtype != torch.bfloat16 for module in modules(pipe) for t in tensors(module))
-        engine.restore(pipe)
+        applying.restore(pipe)
         before.assert_same(pipe)
 
     def test_a_step_that_fails_takes_the_others_back(self, family):
@@ -200,9 +200,9 @@ class TestEngine:
         pipe.enable_model_cpu_offload = no_room
         before, plan = Snapshot(pipe), self.plan(family)
         with pytest.raises(PlanError) as caught:
-            engine.apply(pipe, plan, device=CPU, workload=job(family, pipe).largest)
+            applying.apply(pipe, plan, device=CPU, workload=job(family, pipe).largest)
         assert str(caught.value) == f"applying {plan.changes} failed and was rolled back: no room on the card"
-        assert engine.handle_of(pipe) is None
+        assert applying.optimized_of(pipe) is None
         before.assert_same(pipe)
 
     def test_an_interruption_takes_the_others_back(self, family):
@@ -214,7 +214,7 @@ class TestEngine:
         pipe.enable_model_cpu_offload = interrupted
         before = Snapshot(pipe)
         with pytest.raises(KeyboardInterrupt):
-            engine.apply(pipe, self.plan(family), device=CPU, workload=job(family, pipe).largest)
+            applying.apply(pipe, self.plan(family), device=CPU, workload=job(family, pipe).largest)
         before.assert_same(pipe)
 
 
@@ -227,7 +227,7 @@ class TestOutputs:
         return pipe, run(family, pipe, batch=2)
 
     def changed(self, family, pipe, plan):
-        engine.apply(pipe, plan, device=CPU, workload=job(family, pipe, batch=2).largest)
+        applying.apply(pipe, plan, device=CPU, workload=job(family, pipe, batch=2).largest)
         return run(family, pipe, batch=2)
 
     def test_exact_levers_change_nothing(self, family, baseline):
@@ -241,7 +241,7 @@ class TestOutputs:
         ):
             assert plan.lane == "exact"
             torch.testing.assert_close(self.changed(family, pipe, plan), image, rtol=0, atol=EXACT_TOLERANCE)
-        engine.restore(pipe)
+        applying.restore(pipe)
         torch.testing.assert_close(run(family, pipe, batch=2), image, rtol=0, atol=0)
 
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -251,7 +251,7 @@ class TestOutputs:
         assert {p.dtype for p in pipe.vae.parameters()} == {getattr(torch, dtype)}
         assert lowered.isfinite().all()
         assert (lowered.float() - image).abs().mean() < HALF_TOLERANCE
-        engine.restore(pipe)
+        applying.restore(pipe)
         torch.testing.assert_close(run(family, pipe, batch=2), image, rtol=0, atol=0)
 
     def test_tiles_make_a_whole_image(self, family, baseline):
@@ -280,13 +280,13 @@ class TestTakenOver:
         else:
             for part in port.networks(pipe).values():
                 accelerate.cpu_offload(part, torch.device("cpu"), offload_buffers=len(part._parameters) > 0)
-        engine.apply(pipe, Plan(attention="sdpa"), device=CPU, workload=job(family, pipe).largest)
+        applying.apply(pipe, Plan(attention="sdpa"), device=CPU, workload=job(family, pipe).largest)
         assert port.offloaded(pipe) == "none"
         assert not any(hasattr(module, "_hf_hook") for module in modules(pipe))
         for name, part in port.networks(pipe).items():
             for path, tensor in part.state_dict().items():
                 assert torch.equal(tensor, data[f"{name}.{path}"])
-        engine.restore(pipe)
+        applying.restore(pipe)
         assert port.offloaded(pipe) == mode
         torch.testing.assert_close(run(family, pipe), image, rtol=0, atol=0)
 
@@ -297,7 +297,7 @@ class TestRefusals:
     def refused(self, pipe, plan, device=CPU):
         before = Snapshot(pipe)
         with pytest.raises(PlanError) as caught:
-            engine.apply(pipe, plan, device=device, workload=job("sd", build("sd")).largest)
+            applying.apply(pipe, plan, device=device, workload=job("sd", build("sd")).largest)
         before.assert_same(pipe)
         return str(caught.value)
 

@@ -14,6 +14,7 @@ import torch
 from autotune.errors import PlanError
 from autotune.flow.applying import apply_plan
 from autotune.flow.planning import facts_for
+from autotune.guard import applying
 from autotune.levers import engine
 from autotune.levers.base import Subject
 from autotune.records.plan import Plan
@@ -56,13 +57,13 @@ def test_plans_apply_run_and_restore(family, part, captured):
     before = Snapshot(pipe)
     for plan in plans_for(family)[part::PARTS]:
         torch.compiler.reset()
-        engine.apply(pipe, plan, device=STAND_IN, workload=workload, denoisers=facts)
+        applying.apply(pipe, plan, device=STAND_IN, workload=workload, denoisers=facts)
         result = run(family, pipe, batch=BATCH)
         assert result.shape == image.shape, plan.changes
         assert result.isfinite().all(), plan.changes
         if plan.lane == "exact":
             torch.testing.assert_close(result, image, rtol=0, atol=EXACT_TOLERANCE, msg=str(plan.changes))
-        engine.restore(pipe)
+        applying.restore(pipe)
         before.assert_same(pipe)
     torch.testing.assert_close(run(family, pipe, batch=BATCH), image, rtol=0, atol=0)
 
@@ -87,6 +88,6 @@ def test_blocks_that_inductor_compiled_compute_the_same(family):
     workload = job(family, pipe).largest
     apply_plan(pipe, Plan(compile="blocks"), device=STAND_IN, workload=workload, example={})
     torch.testing.assert_close(run(family, pipe), image, rtol=0, atol=EXACT_TOLERANCE)
-    engine.restore(pipe)
+    applying.restore(pipe)
     torch.testing.assert_close(run(family, pipe), image, rtol=0, atol=0)
     torch.compiler.reset()

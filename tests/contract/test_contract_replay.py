@@ -7,7 +7,7 @@ import torch
 
 from autotune.flow.planning import facts_for
 from autotune.flow.recordings import Recordings
-from autotune.levers import engine
+from autotune.guard import applying
 from autotune.records.plan import EXECUTION_LEVERS, Plan
 from autotune.records.rules import conflict
 from autotune.records.trace import Trace
@@ -64,11 +64,11 @@ def test_activation_bytes_agree(family, batch):
     for plan in sorted(plans_for(family, batch), key=lambda plan: str(plan.dtype)):
         trace = trace_of(recordings, plan)
         assert trace.untraced == {}
-        engine.apply(pipe, plan, device=CPU, workload=planned.largest, denoisers=facts)
+        applying.apply(pipe, plan, device=CPU, workload=planned.largest, denoisers=facts)
         if plan.offload == "model":
             stay_on(pipe, torch.device("cpu"))
         real = activations_bytes(pipe, lambda pipe: run(family, pipe, batch=batch))
-        engine.restore(pipe)
+        applying.restore(pipe)
         assert replayed_bytes(trace) == pytest.approx(real, rel=SHARE, abs=BYTES), plan.changes
 
 

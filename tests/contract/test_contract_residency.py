@@ -9,7 +9,7 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from autotune.flow.job import job_for
-from autotune.levers import engine
+from autotune.guard import applying
 from autotune.records.plan import Plan
 from autotune.records.trace import EventKind
 from autotune.simulate.residency import Move, model_offload, never_waits, sequential_offload
@@ -72,7 +72,7 @@ def scene(request):
 def test_model_offload_moves_components_as_replayed(scene, monkeypatch):
     pipe, job, trace, run = scene
     ledger = ComponentLedger(pipe, monkeypatch)
-    engine.apply(pipe, Plan(offload="model"), device=CPU, workload=job.largest)
+    applying.apply(pipe, Plan(offload="model"), device=CPU, workload=job.largest)
     placed = len(ledger.entries)
     run()
     callers = [segment.component for segment in trace.segments]
@@ -89,7 +89,7 @@ def test_model_offload_moves_components_as_replayed(scene, monkeypatch):
 
 def test_sequential_offload_moves_leaves_as_replayed(scene, monkeypatch):
     pipe, job, trace, run = scene
-    engine.apply(pipe, Plan(offload="sequential"), device=CPU, workload=job.largest)
+    applying.apply(pipe, Plan(offload="sequential"), device=CPU, workload=job.largest)
     ledger = LeafLedger(pipe, monkeypatch)
     run()
     stays = sequential_offload(job.model, [segment.component for segment in trace.segments])

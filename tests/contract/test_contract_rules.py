@@ -15,21 +15,20 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.hooks import SequentialHook
 from diffusers.hooks import group_offloading
 from torch._dynamo.utils import counters
 
 from autotune.errors import PlanError
 from autotune.flow.planning import facts_for
-from autotune.levers import engine
+from autotune.guard import applying
 from autotune.levers.base import Subject
 from autotune.levers.engine import ORDER
 from autotune.levers.tracing import Traced
 from autotune.records.plan import LEVERS, Plan
 from autotune.records.rules import RULES, conflict
 from autotune.upstream import groups, port
-from tests.contract.families import CPU, FAMILIES, build, job, run, values_of
-from tests.contract.ledger import ComponentLedger, LeafLedger
+from tests.contract.families import CPU, FAMILIES, build, job, pulled, run, values_of
+from tests.contract.ledger import ComponentLedger
 from tests.contract.test_contract_levers import Snapshot
 
 GROUPS = ("group:block", "group:leaf", "group:block+stream", "group:leaf+stream", "group:leaf+stream+record_stream")
@@ -74,9 +73,9 @@ class TestRefusals:
         pipe = build("sd")
         before = Snapshot(pipe)
         with pytest.raises(PlanError) as caught:
-            engine.apply(pipe, plan, device=CPU, workload=job("sd", pipe).largest)
+            applying.apply(pipe, plan, device=CPU, workload=job("sd", pipe).largest)
         assert str(caught.value) == rule.words(plan)
-        assert engine.handle_of(pipe) is None
+        assert applying.optimized_of(pipe) is None
         before.assert_same(pipe)
 
     def test_its_words_name_what_was_asked_and_what_works(self, broken):
@@ -91,10 +90,10 @@ class TestRefusals:
     def test_an_earlier_plan_stays(self):
         pipe = build("sd")
         call = job("sd", pipe).largest
-        engine.apply(pipe, Plan(vae_slicing=True), device=CPU, workload=call)
+        applying.apply(pipe, Plan(vae_slicing=True), device=CPU, workload=call)
         with pytest.raises(PlanError):
-            engine.apply(pipe, EACH[0][1], device=CPU, workload=call)
-        assert engine.handle_of(pipe).plan.changes == {"vae_slicing": True}
+            applying.apply(pipe, EACH[0][1], device=CPU, workload=call)
+        assert applying.optimized_of(pipe).plan.changes == {"vae_slicing": True}
         assert pipe.vae.use_slicing
 
 
@@ -140,7 +139,7 @@ def by_hand(family: str, pipe: Any, plan: Plan, *, device: str = "cpu", facts: A
     subject = Subject(pipe, place, job(family, pipe).largest, plan, facts or {})
     for lever in ORDER:
         if lever.name in plan.changes:
-            lever.apply(subject, plan.changes[lever.name], undo=True)
+            pulled(lever, subject, plan.changes[lever.name])
 
 
 def breaks(name: str, **changes: Any) -> Plan:
@@ -248,14 +247,14 @@ TURNS = "text encoders take their turn already"
 
 
 @shows(TURNS)
-def test_model_offload_takes_off_the_hooks_of_text_encoders_that_leave():
+def test_model_offload_sends_text_encoders_away_by_itself(monkeypatch):
     pipe = build("sd")
-    by_hand("sd", pipe, breaks(TURNS, text_encoders="leave", offload="model"))
-    before = pipe.text_encoder._hf_hook
-    assert isinstance(before, SequentialHook), "both hooks, one after the other"
+    ledger = ComponentLedger(pipe, monkeypatch)
+    by_hand("sd", pipe, Plan(offload="model"), device="cpu:0")
     run("sd", pipe)
-    assert pipe.text_encoder._hf_hook is not before
-    assert not isinstance(pipe.text_encoder._hf_hook, SequentialHook), "model offload's own is left"
+    present = [call.present for call in ledger.calls if call.component == "unet"]
+    assert present
+    assert not any("text_encoder" in there for there in present)
 
 
 @shows(TURNS)
@@ -270,20 +269,12 @@ def test_model_offload_brings_text_encoders_to_the_card_that_shall_run_on_the_cp
 
 
 @shows(TURNS)
-def test_sequential_offload_leaves_nothing_that_could_come_and_go_as_a_whole():
+@pytest.mark.parametrize("value", ["leave", "cpu"])
+def test_sequential_offload_leaves_nothing_that_could_come_and_go_as_a_whole(value):
     pipe = build("sd")
+    by_hand("sd", pipe, breaks(TURNS, text_encoders=value, offload="sequential"))
     with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
-        by_hand("sd", pipe, breaks(TURNS, text_encoders="leave", offload="sequential"))
-
-
-@shows(TURNS)
-def test_sequential_offload_brings_text_encoders_to_the_card_that_shall_run_on_the_cpu(monkeypatch):
-    pipe = build("sd")
-    by_hand("sd", pipe, breaks(TURNS, text_encoders="cpu", offload="sequential"))
-    ledger = LeafLedger(pipe, monkeypatch)
-    run("sd", pipe)
-    brought = [entry for entry in ledger.entries if entry.path.startswith("text_encoder.")]
-    assert {entry.direction for entry in brought} == {"in", "out"}
+        run("sd", pipe)
 
 
 class Prefetching:

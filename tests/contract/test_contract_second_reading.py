@@ -13,6 +13,7 @@ import autotune
 from autotune.levers.tf32 import Tf32
 from autotune.probe.pipeline import inspect_pipeline
 from benchmarks import tiny
+from tests.contract.families import pulled
 
 CALL = {"height": 64, "width": 64}
 
@@ -58,9 +59,9 @@ def new_tf32_switch() -> Iterator[Any]:
 def test_tf32_works_with_the_new_switch_too(new_tf32_switch: Any) -> None:
     lever = Tf32()
     assert not lever.read(None)
-    undo = lever.apply(None, True, undo=True)  # type: ignore[arg-type]
+    journal = pulled(lever, None, True)  # type: ignore[arg-type]
     assert new_tf32_switch.fp32_precision == "tf32"
-    undo()
+    journal.undo()
     assert new_tf32_switch.fp32_precision == "ieee"
 
 

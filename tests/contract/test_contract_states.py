@@ -14,7 +14,7 @@ from diffusers.hooks import apply_group_offloading
 
 import autotune
 from autotune.flow.planning import as_it_is, estimates
-from autotune.levers import engine
+from autotune.guard import applying
 from autotune.records.estimate import Estimate
 from autotune.records.model import Model
 from autotune.records.plan import Plan
@@ -88,7 +88,7 @@ def refused(family: str, pipe: Any, plan: Plan) -> str:
     with pytest.raises(autotune.PlanError) as caught:
         autotune.apply(pipe, plan, workload=workload(family))
     before.assert_same(pipe)
-    assert engine.handle_of(pipe) is None
+    assert applying.optimized_of(pipe) is None
     return str(caught.value)
 
 
@@ -302,7 +302,7 @@ class TestOptimisedAlready:
         image = run(family, pipe, batch=2)
         planned = autotune.plan(pipe, **asked, profiles=False)
         assert autotune.explain(pipe, **asked).chosen.plan.same_as(plan)
-        assert engine.handle_of(pipe).plan is plan
+        assert applying.optimized_of(pipe).plan is plan
         assert torch.equal(run(family, pipe, batch=2), image)
         autotune.restore(pipe)
         before.assert_same(pipe)
@@ -314,7 +314,7 @@ class TestOptimisedAlready:
         image, before = run(family, pipe, batch=2), Seen(pipe)
         for plan in (mix(family), Plan(offload="group:leaf"), Plan(dtype="bfloat16"), Plan(offload="sequential")):
             autotune.apply(pipe, plan, workload=workload(family))
-            assert engine.handle_of(pipe).plan is plan
+            assert applying.optimized_of(pipe).plan is plan
         assert torch.equal(run(family, pipe, batch=2), image)
         autotune.restore(pipe)
         before.assert_same(pipe)
@@ -323,9 +323,9 @@ class TestOptimisedAlready:
         pipe, asked = build("sd"), {"workload": workload("sd"), "profiles": False}
         before = Seen(pipe)
         autotune.optimize(pipe, **asked)
-        first, under = engine.handle_of(pipe).plan, Seen(pipe)
+        first, under = applying.optimized_of(pipe).plan, Seen(pipe)
         autotune.optimize(pipe, **asked)
-        assert engine.handle_of(pipe).plan.same_as(first)
+        assert applying.optimized_of(pipe).plan.same_as(first)
         under.assert_same(pipe)
         autotune.restore(pipe)
         before.assert_same(pipe)

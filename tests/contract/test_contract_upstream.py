@@ -166,16 +166,6 @@ def test_weights_in_files_are_told_from_weights_in_ram(tmp_path):
     assert weight_hooks.waits_on_disk(grouped), "diffusers: GroupOffloadingConfig.offload_to_disk_path is gone"
 
 
-def test_a_hook_that_is_added_by_hand_offloads_when_it_is_told():
-    part, moved = torch.nn.Linear(1, 1), []
-    hook = weight_hooks.offload_by_hand(part, CPU)
-    assert hook.model is part, "accelerate: UserCpuOffloadHook.model is gone"
-    assert type(hook) is type(cpu_offload_with_hook(torch.nn.Linear(1, 1), CPU)[1])
-    part.to = lambda *args, **_: moved.append(args) or part
-    hook.offload()
-    assert moved == [("cpu",)], "accelerate: UserCpuOffloadHook.offload no longer sends the model to the CPU"
-
-
 def test_a_second_hook_is_chained():
     pipe = build("sd")
     pipe.enable_model_cpu_offload(device=CPU)
@@ -250,7 +240,7 @@ def test_a_registry_lets_go_of_one_hook_at_a_time():
     assert isinstance(left, MethodType), "diffusers: remove_hook cleans up its forward; groups.ungroup need not"
     assert left.__self__ is part
     assert left.__func__ is torch.nn.Sequential.forward
-    groups.forget_registry(part)
+    groups.Registries(()).forget_empty([part])
     assert groups.hook_registries(part) == [leaf]
 
 

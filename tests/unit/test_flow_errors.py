@@ -9,7 +9,7 @@ from PIL import Image
 
 import autotune
 from autotune.errors import DoesNotFitError, NoAcceleratorError, PipelineError, PlanError, WorkloadError
-from autotune.levers import engine
+from autotune.guard import applying
 from autotune.records.plan import Plan
 from autotune.upstream.port import networks
 from benchmarks.tiny import CALLS, sd
@@ -26,7 +26,7 @@ def state_of(pipe):
         "switches": [set(vars(module)) for module in modules],
         "tiling": (pipe.vae.use_tiling, pipe.vae.tile_sample_min_size, pipe.vae.use_slicing),
         "precision": torch.get_float32_matmul_precision(),
-        "optimised": engine.handle_of(pipe),
+        "optimised": applying.optimized_of(pipe),
     }
 
 
@@ -127,16 +127,16 @@ def test_nothing_fits():
     assert words.startswith("max_vram=100 KB, but the smallest plan for StableDiffusionPipeline at 32x32, 2 steps")
     assert words.endswith(". No smaller workload fits this cap.")
     pipe = autotune.optimize(pipe, max_vram=caught.value.smallest_bytes, workload=CALL, profiles=False, device="cpu")
-    assert engine.handle_of(pipe) is not None
+    assert applying.optimized_of(pipe) is not None
 
 
 def test_an_earlier_plan_outlives_a_failed_one():
     pipe = autotune.apply(sd(), Plan(dtype="bfloat16", vae_tiling=16), device="cpu", workload=CALL)
-    earlier = engine.handle_of(pipe).plan
+    earlier = applying.optimized_of(pipe).plan
     for options in ({"max_vram": "100KB"}, {"workload": {"height": 33}}, {"keep": {"tf32": True}}):
         with pytest.raises(autotune.AutotuneError):
             autotune.optimize(pipe, **{"workload": CALL, "profiles": False, "device": "cpu", **options})
-        assert engine.handle_of(pipe).plan == earlier
+        assert applying.optimized_of(pipe).plan == earlier
         assert pipe.unet.dtype == torch.bfloat16
         assert pipe.vae.use_tiling
     autotune.restore(pipe)
@@ -145,10 +145,10 @@ def test_an_earlier_plan_outlives_a_failed_one():
 
 def test_an_earlier_plan_without_originals_outlives_a_failed_one():
     pipe = autotune.apply(sd(), Plan(dtype="bfloat16", vae_tiling=16), device="cpu", workload=CALL, undo=False)
-    earlier = engine.handle_of(pipe).plan
+    earlier = applying.optimized_of(pipe).plan
     with pytest.raises(DoesNotFitError):
         autotune.optimize(pipe, max_vram="100KB", workload=CALL, profiles=False, device="cpu")
-    assert engine.handle_of(pipe).plan == earlier
+    assert applying.optimized_of(pipe).plan == earlier
     assert pipe.unet.dtype == torch.bfloat16
     assert pipe.vae.use_tiling
 

@@ -9,6 +9,7 @@ from autotune.levers.base import Subject
 from autotune.records.workload import Workload
 from autotune.upstream import backends, port
 from benchmarks.tiny import flux, sd, sd3
+from tests.contract.families import pulled
 from tests.unit.handmade import CARD, card
 
 CALL = Workload(height=32, width=32, steps=2)
@@ -28,17 +29,17 @@ def held(pipe):
 def test_xformers_goes_wherever_processors_compute_the_same():
     pipe = sd()
     before = processors(pipe)
-    undo = LEVER.apply(Subject(pipe, CARD, CALL), "xformers", undo=True)
+    journal = pulled(LEVER, Subject(pipe, CARD, CALL), "xformers")
     assert set(processors(pipe)) == {"XFormersAttnProcessor"}
-    undo()
+    journal.undo()
     assert processors(pipe) == before
 
 
 def test_xformers_goes_through_the_dispatcher_where_there_is_one():
     pipe = flux()
-    undo = LEVER.apply(Subject(pipe, CARD, CALL), "xformers", undo=True)
+    journal = pulled(LEVER, Subject(pipe, CARD, CALL), "xformers")
     assert held(pipe) == {"AttentionBackendName.XFORMERS"}
-    undo()
+    journal.undo()
     assert held(pipe) == {"None"}
 
 
@@ -46,16 +47,16 @@ def test_a_backend_is_set_on_processors_and_the_process_keeps_its_own():
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
     pipe, active = flux(), _AttentionBackendRegistry.get_active_backend()
-    undo = LEVER.apply(Subject(pipe, CARD, CALL), "backend:flash", undo=True)
+    journal = pulled(LEVER, Subject(pipe, CARD, CALL), "backend:flash")
     assert held(pipe) == {"AttentionBackendName.FLASH"}
     assert _AttentionBackendRegistry.get_active_backend() == active
-    undo()
+    journal.undo()
     assert held(pipe) == {"None"}
 
 
 def test_joint_attention_is_never_exchanged():
     pipe = sd3()
-    LEVER.apply(Subject(pipe, CARD, CALL), "vanilla", undo=True)
+    pulled(LEVER, Subject(pipe, CARD, CALL), "vanilla")
     assert "JointAttnProcessor2_0" in processors(pipe)
     assert "AttnProcessor2_0" not in processors(pipe)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autotune.levers import engine
+from autotune.guard import applying
 from autotune.levers.base import Subject
 from autotune.levers.precisions import precisions
 from autotune.probe import catalog
@@ -51,11 +51,11 @@ def test_each_network_gets_its_precision_and_the_originals_come_back(before, wan
     objects = {name: dict(part.named_parameters()) for name, part in port.networks(pipe).items()}
     bits = {name: {key: value.clone() for key, value in own.items()} for name, own in objects.items()}
     plan = Plan(dtype=wanted)
-    engine.apply(pipe, plan, device=cpu_device(), workload=Workload())
+    applying.apply(pipe, plan, device=cpu_device(), workload=Workload())
     for name, dtype in found(pipe).items():
         kept = plan.dtype.of(name)
         assert dtype is (getattr(torch, Precision(before).of(name)) if kept == "as_is" else getattr(torch, kept)), name
-    engine.restore(pipe)
+    applying.restore(pipe)
     for name, part in port.networks(pipe).items():
         for key, parameter in part.named_parameters():
             assert parameter is objects[name][key]
@@ -66,11 +66,11 @@ def test_what_a_class_wants_in_fp32_is_raised_too():
     pipe = cast(flux(), "bf16")
     patterns = internals.kept_in_fp32(pipe.text_encoder_2, torch.float16)
     assert patterns == ("wo",)
-    engine.apply(pipe, Plan(dtype="fp16"), device=cpu_device(), workload=Workload())
+    applying.apply(pipe, Plan(dtype="fp16"), device=cpu_device(), workload=Workload())
     dtypes = {name.split(".")[-2]: weight.dtype for name, weight in pipe.text_encoder_2.named_parameters()}
     assert dtypes["wo"] is torch.float32
     assert dtypes["wi"] is torch.float16
-    engine.restore(pipe)
+    applying.restore(pipe)
     assert {weight.dtype for weight in pipe.text_encoder_2.parameters()} == {torch.bfloat16}
 
 

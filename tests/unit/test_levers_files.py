@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from autotune.levers import engine
+from autotune.guard import applying
 from autotune.levers.files import files_of
 from autotune.probe.gpu import cpu_device
 from autotune.records.plan import Plan
@@ -33,10 +33,10 @@ def waiting_bytes(objects):
 def test_what_files_hold_does_not_wait_in_ram_and_comes_back(loaded):
     objects = weights(loaded)
     bits = {key: tensor.detach().clone() for key, tensor in objects.items()}
-    engine.apply(loaded, Plan(dtype="bf16"), device=cpu_device(), workload=Workload(), reload=True)
+    applying.apply(loaded, Plan(dtype="bf16"), device=cpu_device(), workload=Workload(), reload=True)
     assert waiting_bytes(objects) == 0
     assert {tensor.dtype for tensor in weights(loaded).values()} == {torch.bfloat16}
-    engine.restore(loaded)
+    applying.restore(loaded)
     assert all(tensor is objects[key] and torch.equal(tensor, bits[key]) for key, tensor in weights(loaded).items())
 
 
@@ -46,9 +46,9 @@ def test_what_was_changed_since_stays_in_ram(loaded):
     changed = loaded.unet.conv_in.weight
     bits = changed.detach().clone()
     objects = weights(loaded)
-    engine.apply(loaded, Plan(dtype="bf16"), device=cpu_device(), workload=Workload(), reload=True)
+    applying.apply(loaded, Plan(dtype="bf16"), device=cpu_device(), workload=Workload(), reload=True)
     assert waiting_bytes(objects) == changed.numel() * changed.itemsize
-    engine.restore(loaded)
+    applying.restore(loaded)
     assert torch.equal(loaded.unet.conv_in.weight, bits)
 
 

@@ -108,7 +108,7 @@ def test_parts_come_in_the_order_in_which_levers_are_applied():
         "vae_tiling": "enable_tiling",
         "vae_framewise": "_enable_framewise_decoding()",
         "offload": "apply_group_offloading(part",
-        "text_encoders": "cpu_offload_with_hook(part",
+        "text_encoders": "register_forward_pre_hook(come",
     }
     code = EVERYTHING.code()
     assert set(marks) == set(EVERYTHING.changes)

@@ -1,0 +1,164 @@
+"""Applying a plan and taking it back: all or nothing, the same twice as once, and right whenever it is interrupted.
+
+The mark on the pipeline comes before the first change and goes after the last: where even a rollback was broken off, the
+pipeline says so and `restore` goes on.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from autotune.errors import AutotuneError, PlanError
+from autotune.guard.calls import Calls
+from autotune.guard.dress import dress
+from autotune.guard.optimized import Optimized, disown, mark, optimized_of, own, owner_of, unmark
+from autotune.guard.running import run_call
+from autotune.guard.standing import Standing
+from autotune.levers import engine
+from autotune.levers.base import Subject
+from autotune.levers.files import files_of
+from autotune.records.device import Device
+from autotune.records.model import DenoiserFacts
+from autotune.records.plan import Plan
+from autotune.records.workload import Workload
+from autotune.upstream import port
+
+__all__ = ["apply", "is_under", "optimized_of", "reapply", "restore"]
+
+
+def apply(
+    pipe: Any,
+    plan: Plan,
+    *,
+    device: Device,
+    workload: Workload,
+    undo: bool = True,
+    reload: bool = False,
+    denoisers: Mapping[str, DenoiserFacts] | None = None,
+) -> Optimized:
+    """Makes the pipeline run as planned. Applied twice it is applied once; another plan replaces it.
+
+    With `reload` originals that the pipeline's files hold do not wait in RAM: `restore` reads them again.
+
+    Raises:
+        PlanError: a value cannot be applied; nothing has been changed then, and an earlier plan is still there.
+    """
+    earlier = optimized_of(pipe)
+    if earlier is not None and is_under(pipe, plan, device):
+        return earlier
+    was_whole = earlier is not None and earlier.is_whole
+    restore(pipe)
+    try:
+        with torch.inference_mode(False):  # parameters made in inference mode could never be put back
+            optimized = Optimized(
+                plan, device=device, workload=workload, denoisers=denoisers or {}, keeps_originals=undo, reloads=reload
+            )
+            _apply(pipe, optimized)
+    except BaseException:
+        if earlier is not None and was_whole:
+            reapply(pipe, earlier)
+        raise
+    return optimized
+
+
+def is_under(pipe: Any, plan: Plan, device: Device) -> bool:
+    """Whether the pipeline runs as planned there already, all of it."""
+    found = optimized_of(pipe)
+    if found is None or not found.is_whole:
+        return False
+    parts = port.networks(pipe).values()
+    same = found.plan.same_as(plan) and found.device.torch_device == device.torch_device
+    return same and all(owner_of(part) is found for part in parts)
+
+
+def _apply(pipe: Any, optimized: Optimized) -> None:
+    parts = port.networks(pipe)
+    _refuse_elsewhere_owned(pipe, parts)
+    subject = Subject(
+        pipe,
+        optimized.device,
+        optimized.workload,
+        optimized.plan,
+        optimized.denoisers,
+        files=files_of(pipe) if optimized.reloads else None,
+        keeps_originals=optimized.keeps_originals,
+    )
+    journal = optimized.journal
+    try:
+        mark(pipe, optimized)
+        journal.whose = "the marks on networks"
+        for part in parts.values():
+            journal.change(partial(own, part, optimized), partial(disown, part))
+        dress(pipe, journal, _run)
+        engine.pull(subject, journal)
+        optimized.standing = Standing(pipe, optimized.plan)
+        optimized.calls = Calls(pipe, optimized.workload)
+        optimized.is_whole = True
+    except BaseException as error:
+        optimized.is_whole = False
+        journal.roll_back()
+        unmark(pipe)
+        if isinstance(error, AutotuneError) or not isinstance(error, Exception):
+            raise
+        plan = optimized.plan
+        lowered = plan.dtype != "as_is" and not optimized.keeps_originals
+        rest = ", but for the lowered precision: undo=False" if lowered else ""
+        raise PlanError(f"applying {plan.changes} failed and was rolled back{rest}: {error}") from error
+
+
+def _refuse_elsewhere_owned(pipe: Any, parts: Mapping[str, torch.nn.Module]) -> None:
+    if any(map(owner_of, parts.values())):
+        gc.collect()  # that pipeline may be gone but for the collector
+    shared = [name for name, part in parts.items() if owner_of(part) is not None]
+    if shared:
+        raise PlanError(
+            f"{', '.join(shared)} of this {type(pipe).__name__} also belongs to a pipeline that is optimised; "
+            "call autotune.restore on that one first"
+        )
+
+
+def restore(pipe: Any) -> bool:
+    """Takes the plan back; False if there is none. Interrupted, it can be called again and goes on."""
+    optimized = optimized_of(pipe)
+    if optimized is None:
+        return False
+    optimized.is_whole = False
+    with torch.inference_mode(False):
+        optimized.journal.undo()
+    unmark(pipe)
+    return True
+
+
+def _run(pipe: Any, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A call of an optimised pipeline."""
+    return run_call(pipe, call, args, kwargs, renew)
+
+
+def renew(pipe: Any) -> Optimized:
+    """Applies the pipeline's plan to what is there now: a component was exchanged."""
+    earlier = optimized_of(pipe)
+    assert earlier is not None
+    restore(pipe)
+    return reapply(pipe, earlier)
+
+
+def reapply(pipe: Any, earlier: Optimized) -> Optimized:
+    """Puts back a plan that was just taken off. Without originals the weights stayed lowered."""
+    plan = earlier.plan if earlier.keeps_originals else earlier.plan.model_copy(update={"dtype": "as_is"})
+    again = apply(
+        pipe,
+        plan,
+        device=earlier.device,
+        workload=earlier.workload,
+        undo=earlier.keeps_originals,
+        reload=earlier.reloads,
+        denoisers=earlier.denoisers,
+    )
+    again.plan, again.watch, again.on_change, again.said = earlier.plan, earlier.watch, earlier.on_change, earlier.said
+    again.tell(pipe, earlier.story)
+    return again

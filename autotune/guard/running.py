@@ -1,0 +1,93 @@
+"""Around a call of an optimised pipeline: what has changed since is told, answered or refused first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from autotune.errors import PlanError
+from autotune.guard.optimized import Optimized, optimized_of
+from autotune.guard.standing import Change
+
+__all__ = ["run_call"]
+
+log = logging.getLogger("autotune")
+
+_AGAIN = "call autotune.optimize(pipe, ...) to plan for what is there now"
+
+
+def run_call(
+    pipe: Any, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], renew: Callable[[Any], Any]
+) -> Any:
+    """The result of `call(pipe, *args, **kwargs)`.
+
+    Args:
+        pipe: the pipeline.
+        call: its class's own call.
+        args: what it is called with.
+        kwargs: what it is called with by name.
+        renew: applies the pipeline's plan to what is there now.
+
+    Raises:
+        PlanError: the pipeline was left half way, or has changed and changes are to be refused.
+        DoesNotFitError: the call cannot fit by the recorded sizes.
+    """
+    optimized = optimized_of(pipe)
+    if optimized is not None and not optimized.is_whole:
+        raise PlanError(
+            f"this {type(pipe).__name__} was left half way, when a plan was applied or taken back; "
+            "call autotune.restore(pipe), which goes on from there"
+        )
+    if optimized is not None and optimized.on_change != "ignore":
+        optimized = _looked_at(pipe, optimized, args, kwargs, renew)
+    if optimized is None:
+        return call(pipe, *args, **kwargs)
+    watch = optimized.watch
+    result = watch.run(pipe, call, args, kwargs) if watch is not None else call(pipe, *args, **kwargs)
+    if optimized.standing is not None:
+        optimized.standing.settle(pipe)
+    return result
+
+
+def _looked_at(
+    pipe: Any, optimized: Optimized, args: tuple[Any, ...], kwargs: dict[str, Any], renew: Callable[[Any], Any]
+) -> Optimized:
+    """What the pipeline is under once its changes are seen to."""
+    changes = optimized.standing.changes(pipe) if optimized.standing is not None else []
+    if changes and optimized.on_change == "refuse":
+        raise PlanError(f"{_in_words(changes)}, which the plan does not cover; {_AGAIN}, or autotune.restore(pipe)")
+    renewed = [change for change in changes if change.is_exchanged]
+    if renewed:
+        _refuse_unproved(optimized, renewed)
+        optimized = renew(pipe)
+        log.warning(
+            "%s: the plan was applied to what is there now; its sizes and seconds are those of before: %s",
+            _in_words(renewed),
+            _AGAIN,
+        )
+    told = [change for change in changes if not change.is_exchanged]
+    if told:
+        log.warning("%s: the plan goes on for the rest; %s", _in_words(told), _AGAIN)
+        assert optimized.standing is not None
+        optimized.standing.settle(pipe)
+    bigger = optimized.calls.bigger(pipe, args, kwargs) if optimized.calls is not None else ""
+    if bigger and optimized.on_change == "refuse":
+        raise PlanError(f"{bigger}; {_AGAIN} with workload=...")
+    if bigger and bigger not in optimized.said:
+        optimized.said.add(bigger)
+        log.warning("%s; %s with workload=...", bigger, _AGAIN)
+    return optimized
+
+
+def _refuse_unproved(optimized: Optimized, renewed: list[Change]) -> None:
+    """A batch is split only in a denoiser that was seen not to mix it."""
+    for change in renewed:
+        if optimized.plan.batch_split is not False and change.component in optimized.denoisers:
+            raise PlanError(
+                f"{change.words}, and batch_split={optimized.plan.batch_split} was proved for the one before; {_AGAIN}"
+            )
+
+
+def _in_words(changes: list[Change]) -> str:
+    return ", ".join(change.words for change in changes)

@@ -1,0 +1,129 @@
+"""What a network is made of at one moment, in flat lists that are compared in a fraction of a millisecond.
+
+It sees submodules, weights and hooks that are exchanged, added or taken away, other precisions, attention processors, functions
+in place of a `forward`, and switches. It does not see numbers within a weight: those a trace and a plan read as they are.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
+
+import torch
+
+__all__ = ["Fingerprint"]
+
+# Plain attributes that deep modules are switched by: attention processors (attention_processor.py), FreeU
+# (unet_2d_condition.py enable_freeu), feed-forward chunks (attention.py set_chunk_feed_forward), and step caches
+# (cache_utils.py). One that is new makes its module's table longer.
+_SWITCHES = frozenset({"processor", "s1", "s2", "b1", "b2", "_chunk_size", "_chunk_dim", "_cache_config"})
+_PLAIN = (bool, int, float, str, type(None))
+_SHALLOW = 2  # names in the path of a network's blocks, whose plain attributes are all compared
+_ABSENT: Any = object()
+_dtype = operator.attrgetter("dtype")
+
+Table = dict[str, Any]
+
+
+class Fingerprint:
+    """A network as it is when this is made.
+
+    Args:
+        part: the network.
+        weights: whether exchanged weights count: under sequential offload they are others after each call. Buffers never
+            count: they are others after each move.
+        processors: whether exchanged attention processors count.
+    """
+
+    def __init__(self, part: torch.nn.Module, *, weights: bool = True, processors: bool = True) -> None:
+        self._root = vars(part)
+        own = {path: vars(module) for path, module in part.named_modules()}
+        held = [table["_parameters"] for table in own.values() if weights and table["_parameters"]]
+        tensors = [tensor for table in held for tensor in table.values() if tensor is not None]
+        places = ((path, table, name) for path, table in own.items() for name in table)
+        switches = [place for place in places if _is_switch(*place) and (processors or place[2] != "processor")]
+        self._switches = [f"{path}.{name}" if path else name for path, _, name in switches]
+        self._children = [
+            f"{path}.{name}" if path else name for path, table in own.items() for name in table["_modules"]
+        ]
+        self._looks: dict[str, Callable[[], list[Any]]] = {
+            "children": _values([table["_modules"] for table in own.values() if table["_modules"]]),
+            "weights": _values(held),
+            "dtypes": lambda: list(map(_dtype, tensors)),
+            "switches": _items([(table, name) for _, table, name in switches]),
+            "forwards": _kinds([table for table in own.values() if "forward" in table], "forward"),
+            "hooks": _sizes(
+                [table[name] for table in own.values() for name in ("_forward_hooks", "_forward_pre_hooks")]
+            ),
+            "attributes": _sizes([*own.values(), *(table["_modules"] for table in own.values())]),
+        }
+        self._before = {name: look() for name, look in self._looks.items()}
+
+    def is_of(self, part: torch.nn.Module) -> bool:
+        """Whether it is this network's."""
+        return vars(part) is self._root
+
+    def change(self) -> str:
+        """The first thing that is no longer as it was, in a clause; empty if nothing is.
+
+        >>> import torch
+        >>> part = torch.nn.Sequential(torch.nn.Linear(1, 1))
+        >>> seen = Fingerprint(part)
+        >>> part[0] = torch.nn.Linear(1, 2)
+        >>> seen.change()
+        'module 0 was exchanged'
+        """
+        for name, look in self._looks.items():
+            now, before = look(), self._before[name]
+            if not _same(now, before):
+                return self._words(name, now, before)
+        return ""
+
+    def _words(self, look: str, now: list[Any], before: list[Any]) -> str:
+        index = next((i for i, (one, other) in enumerate(zip(now, before, strict=False)) if one is not other), None)
+        if look == "children":
+            if index is None or len(now) != len(before):
+                return "modules were added or taken away"
+            return f"module {self._children[index]} was exchanged"
+        if look == "switches":
+            return f"{self._switches[index or 0]} was changed"
+        if look == "dtypes":
+            return f"weights are {str(now[index or 0]).removeprefix('torch.')} now"
+        return {
+            "weights": "weights were exchanged",
+            "forwards": "a function was put in place of a forward, or taken off",
+            "hooks": "hooks were added or taken off",
+            "attributes": "modules or settings were added or taken away",
+        }[look]
+
+
+def _same(now: list[Any], before: list[Any]) -> bool:
+    """Lists compare items by identity first, which is all that happens where nothing has changed."""
+    try:
+        return now == before
+    except RuntimeError:  # tensors of several elements are neither equal nor unequal
+        return False
+
+
+def _values(tables: list[Table]) -> Callable[[], list[Any]]:
+    return lambda: list(chain.from_iterable(map(dict.values, tables)))
+
+
+def _items(places: list[tuple[Table, str]]) -> Callable[[], list[Any]]:
+    gets = [(table.get, name) for table, name in places]
+    return lambda: [get(name, _ABSENT) for get, name in gets]
+
+
+def _kinds(tables: list[Table], name: str) -> Callable[[], list[Any]]:
+    """Classes of what stands there: offload makes its functions anew after each call."""
+    return lambda: [type(table.get(name)) for table in tables]
+
+
+def _sizes(tables: list[Table]) -> Callable[[], list[Any]]:
+    return lambda: list(map(len, tables))
+
+
+def _is_switch(path: str, table: Table, name: str) -> bool:
+    return name in _SWITCHES or (path.count(".") < _SHALLOW and isinstance(table[name], _PLAIN))
