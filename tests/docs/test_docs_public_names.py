@@ -59,7 +59,6 @@ SIGNATURES = {
         "plan=None",
         "device=None",
         "profiles=None",
-        "effort='predict'",
         "undo=True",
         "verbose=True",
     ],

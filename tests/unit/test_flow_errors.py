@@ -69,7 +69,6 @@ def message(kind, pipe, **options):
             {"allow": {"step_cache"}},
             "no approximation 'step_cache'; it is one of sage; nearest: sage",
         ),
-        (PlanError, {"effort": "measure"}, "effort='measure' is not known; what there is: effort='predict'"),
         (
             PlanError,
             {"keep": {"tf32": True}},
@@ -109,6 +108,91 @@ def message(kind, pipe, **options):
 )
 def test_words_and_nothing_changed(kind, options, words):
     assert message(kind, sd(), **options) == words
+
+
+WRONG = [
+    ({"quality": "perfect"}, "no quality 'perfect'; it is one of exact, near, int8, int4; nearest: exact"),
+    ({"objective": "speed"}, "no objective 'speed'; it is one of latency, memory; nearest: latency"),
+    ({"allow": "cache"}, "no approximation 'cache'; it is one of sage; nearest: sage"),
+    ({"calls": 0}, "calls=0 is not a number of calls; write for example calls=20"),
+    ({"example": 5}, "example=5 is not a dict of call arguments"),
+    ({"profiles": 5}, "profiles=5 is not a folder, None or False"),
+    ({"keep": {"offload": "moon"}}, "'moon' is not a valid value for this lever"),
+    ({"forbid": 5}, "forbid=5 is not a list of names"),
+    ({"max_vram": "4Gb"}, "max_vram='4Gb' reads as bits; write max_vram='4GB' if you mean bytes"),
+    ({"max_ram": -1}, "max_ram=-1 is not a positive number of bytes; write for example max_ram='4GB'"),
+    ({"device": "tpu"}, "device='tpu' was asked for, but devices are named"),
+    ({"undo": "yes"}, "undo='yes' is not True or False"),
+    ({"workload": 5}, "workload=5 names no call; give a Workload, a dict of call arguments, or a list of those"),
+    ({"workload": [CALL, 5]}, "workload=[5] names no call; give a Workload or a dict of call arguments"),
+    ({"workload": {"height": 0}}, "height=0 is not a positive whole number; write for example height=512"),
+]
+
+
+def test_a_plan_that_is_given_excuses_no_other_argument():
+    """The same words as without one; `apply` has them for the arguments that it takes."""
+    pipe = sd()
+    before = state_of(pipe)
+    for options, words in WRONG:
+        said = []
+        for call in (autotune.optimize, lambda pipe, **more: autotune.optimize(pipe, plan=Plan(), **more)):
+            with pytest.raises(autotune.AutotuneError) as caught:
+                call(pipe, **options)
+            said.append(str(caught.value))
+        if options.keys() <= {"device", "undo", "workload"}:
+            with pytest.raises(autotune.AutotuneError) as caught:
+                autotune.apply(pipe, Plan(), **options)
+            said.append(str(caught.value))
+        assert words in said[0]
+        assert set(said) == {said[0]}
+    assert state_of(pipe) == before
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"max_vram": "4GB"},
+        {"max_ram": "4GB"},
+        {"calls": 20},
+        {"quality": "exact"},
+        {"allow": ["sage"]},
+        {"keep": {"vae_tiling": False}},
+        {"forbid": ["dtype"]},
+        {"objective": "memory"},
+    ],
+    ids=str,
+)
+def test_what_chooses_a_plan_is_refused_beside_one(option):
+    ((name, value),) = option.items()
+    assert message(PlanError, sd(), plan=Plan(), **option) == (
+        f"plan= is applied as it stands, and {name}={value!r} is for choosing one; "
+        f"leave {name} out, or ask autotune.plan(...) with it for a plan"
+    )
+
+
+def test_what_chooses_nothing_may_stand_beside_a_plan():
+    pipe = sd()
+    usual = {"quality": "near", "allow": (), "keep": {}, "forbid": [], "calls": 1, "objective": "latency"}
+    with_inputs = {"workload": autotune.Workload(batch=2), "example": {"height": 32, "width": 32}}
+    autotune.optimize(pipe, plan=Plan(vae_slicing=True), device="cpu", profiles=False, **usual, **with_inputs)
+    made = engine.handle_of(pipe).workload
+    assert (made.batch, made.height, made.width) == (2, 32, 32)
+
+
+def test_of_several_calls_a_plan_is_for_the_largest():
+    pipe = autotune.apply(sd(), Plan(), device="cpu", workload=[CALL, {**CALL, "height": 64}, CALL])
+    assert engine.handle_of(pipe).workload.height == 64
+
+
+@pytest.mark.parametrize("call", ["optimize", "apply"])
+def test_a_name_has_nothing_to_change(call, monkeypatch):
+    monkeypatch.setattr("autotune.api.Question", lambda *_, **__: pytest.fail("looked at"))
+    with pytest.raises(PipelineError) as caught:
+        getattr(autotune, call)("sd15", plan=Plan())
+    assert str(caught.value) == (
+        f"{call} changes a pipeline that is loaded, and 'sd15' is a name; load it with "
+        "DiffusionPipeline.from_pretrained(...), or ask autotune.plan('sd15') for a plan"
+    )
 
 
 def test_a_device_that_is_not_here():
