@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 from autotune.flow.checks import calls_in
+from autotune.flow.here import allocator_here, torch_here
 from autotune.flow.question import Progress, WorkloadLike
 from autotune.probe.pipeline import inspect_pipeline
 from autotune.probe.workload import call_arguments, resolve_workload, said_by
@@ -42,14 +41,14 @@ class Job:
         """How torch's allocator is set: as stated, else by this process's environment; None for a card that is not here."""
         if self.stated_allocator is not None:
             return self.stated_allocator
-        return Settings.from_environment(os.environ) if self.device.source == "probed" else None
+        return allocator_here(self.device)
 
     @property
     def torch_version(self) -> str | None:
         """What was stated, else what runs on a card that is here; None for one that is not."""
         if self.stated_torch is not None:
             return self.stated_torch
-        return version("torch") if self.device.source == "probed" else None
+        return torch_here(self.device)
 
     @property
     def largest(self) -> Workload:

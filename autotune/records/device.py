@@ -74,6 +74,11 @@ class Device(Record):
         return data
 
     @property
+    def is_here(self) -> bool:
+        """Whether it is in this machine: what is free of it is known."""
+        return self.kind == "cpu" or self.free_bytes is not None
+
+    @property
     def fp8(self) -> bool:
         """Tensor cores take fp8 (compute capability 8.9 and later)."""
         return self.fp8_flops_per_s is not None
