@@ -187,7 +187,10 @@ def place_of(question: Question) -> tuple[Device, Host]:
     if question.gpu is not None:
         device = catalog.card(question.gpu)
         return device, assumed_host(device, question.ram)
-    here = with_speed(local_device(question.device or present_device(question.model)))
+    from autotune.simulate.workspace import bare_context_bytes
+
+    named = question.device or present_device(question.model)
+    here = with_speed(local_device(named, context_bytes=bare_context_bytes))
     return (here if question.profiles is False else with_learned(here)), probe_host()
 
 

@@ -31,7 +31,7 @@ class Device(Record):
     total_bytes: int
     """All of its memory."""
     free_bytes: int | None = None
-    """What is free now, this process's own reclaimable pool included; None for a card that is not here."""
+    """What is free to this process now, with what it holds itself and can use again; None for a card that is not here."""
     shares_ram: bool = False
     """The host's RAM is this same memory (GB10): one budget for both, and offloading frees nothing."""
     bandwidth_bytes_per_s: float
