@@ -88,9 +88,8 @@ def local_device(torch_device: str | None = None, *, context_bytes: Callable[[De
     facts = torch.cuda.get_device_properties(index)
     match = _match(facts, seen)
     device = _as_torch_sees(match.device if match else _from_torch(torch, index, troubles), torch, index)
-    update = {
-        "total_bytes": facts.total_memory
-    }  # set_per_process_memory_fraction is a fraction of torch's total, not of NVML's
+    # set_per_process_memory_fraction is a fraction of torch's total, not of NVML's.
+    update = {"total_bytes": facts.total_memory}
     if context_bytes is not None and device.free_bytes is not None and (match is None or index in with_context):
         update["free_bytes"] = device.free_bytes + context_bytes(device)
     return device.model_copy(update=update)
