@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import ControlNetModel, ModularPipeline, StableDiffusionControlNetPipeline
+from diffusers import (
+    ControlNetModel,
+    ModularPipeline,
+    StableDiffusionControlNetPipeline,
+    WanImageToVideoPipeline,
+    WanTransformer3DModel,
+)
 from PIL import Image
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 import autotune
 from autotune.errors import DoesNotFitError, NoAcceleratorError, PipelineError, PlanError, WorkloadError
 from autotune.levers import engine
 from autotune.records.plan import Plan
 from autotune.trace.twin import networks
-from benchmarks.tiny import CALLS, sd
+from benchmarks.tiny import CALLS, PIPELINES, sd, wan
 
 CALL = {**CALLS["sd"], "height": 32, "width": 32}
 
@@ -271,6 +278,61 @@ def explored(pipe, **changes):
     with pytest.raises(WorkloadError) as caught:
         autotune.explore(pipe, workload={**CALL, **changes}, gpu="NVIDIA GeForce RTX 4090", profiles=False)
     return str(caught.value)
+
+
+WORDLESS = "pass prompt_embeds in the place of words, or load the pipeline with it"
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux", "sd3", "wan", "ltx"])
+@pytest.mark.parametrize("kind", ["text_encoder", "tokenizer"])
+def test_words_for_a_pipeline_that_has_none_to_read_them(family, kind):
+    """Whatever else is missing with it, it is no question of memory."""
+    pipe = PIPELINES[family]()
+    names = [name for name in pipe.components if name.startswith((kind, "text_encoder"))]
+    for name in names:
+        setattr(pipe, name, None)
+    with pytest.raises(WorkloadError) as caught:
+        autotune.plan(pipe, workload=CALLS[family], gpu="NVIDIA GeForce RTX 3060 12GB", max_vram="1GB", profiles=False)
+    said = str(caught.value)
+    assert said.startswith(f"{type(pipe).__name__} refuses this call: ")
+    assert any(said.endswith(f"; pipe.{name} is None: {WORDLESS}") for name in names)
+    with pytest.raises((AttributeError, TypeError)):
+        pipe("a cat", **CALLS[family])
+
+
+def test_several_videos_of_one_picture():
+    """Wan repeats the words for each video and the picture's embedding for none."""
+    call = {**CALLS["wan"], "image": Image.new("RGB", (16, 16)), "num_videos_per_prompt": 2}
+    with pytest.raises(WorkloadError) as caught:
+        autotune.plan(wan_of_a_picture(), workload=call, gpu="RTX 3060 12GB", max_vram="1GB", profiles=False)
+    assert str(caught.value) == (
+        "the call fails in transformer: RuntimeError: Sizes of tensors must match except in dimension 1. Expected 1 in "
+        "dimension 0 but got 2 for tensor number 1 in the list; num_videos_per_prompt=2 does not run here: call once for each, "
+        "num_videos_per_prompt=1"
+    )
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+        wan_of_a_picture()(prompt="a cat", **call)
+
+
+def wan_of_a_picture():
+    pipe = wan()
+    torch.manual_seed(0)
+    transformer = WanTransformer3DModel(
+        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=36, out_channels=16, text_dim=32,
+        freq_dim=256, ffn_dim=32, num_layers=1, cross_attn_norm=True, qk_norm="rms_norm_across_heads", rope_max_seq_len=32,
+        image_dim=32, added_kv_proj_dim=24,
+    )  # fmt: skip
+    vision = CLIPVisionConfig(
+        hidden_size=32, projection_dim=32, num_hidden_layers=2, num_attention_heads=4, image_size=32, intermediate_size=37,
+        patch_size=16,
+    )  # fmt: skip
+    made = WanImageToVideoPipeline(
+        transformer=transformer.eval(), transformer_2=None, vae=pipe.vae, scheduler=pipe.scheduler,
+        text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer, image_encoder=CLIPVisionModel(vision).eval(),
+        image_processor=CLIPImageProcessor(crop_size=32, size=32),
+    )  # fmt: skip
+    made.set_progress_bar_config(disable=True)
+    return made
 
 
 def with_controlnet(dtype):
