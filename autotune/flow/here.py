@@ -1,4 +1,4 @@
-"""What is true of this machine only: how its allocator is set, and which plans of a remembered front it can apply.
+"""What is true of this machine only: what is free, how its allocator is set, which plans of a remembered front it can apply.
 
 A front may come from a machine with other packages. Of a card that is not here nothing is known, so nothing is left out.
 """
@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from autotune.errors import PlanError
+from autotune.probe import gpu
 from autotune.records.device import Device
 from autotune.records.front import Front
 from autotune.records.plan import Plan
@@ -21,9 +22,20 @@ from autotune.simulate.allocator_settings import Settings
 if TYPE_CHECKING:
     from autotune.flow.job import Job
 
-__all__ = ["allocator_here", "applicable", "applicable_by_name", "particulars", "torch_here"]
+__all__ = ["allocator_here", "applicable", "applicable_by_name", "local_device", "particulars", "torch_here"]
 
 log = logging.getLogger("autotune")
+
+
+def local_device(torch_device: str | None) -> Device:
+    """The device that torch would use here; this process's context counts as free there, since every estimate counts it.
+
+    Raises:
+        NoAcceleratorError: the device named is not here, or of a kind that is not supported yet.
+    """
+    from autotune.simulate.workspace import bare_context_bytes
+
+    return gpu.local_device(torch_device, context_bytes=bare_context_bytes)
 
 
 def allocator_here(device: Device) -> Settings | None:
