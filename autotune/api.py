@@ -8,19 +8,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from autotune.errors import PipelineError, PlanError, WorkloadError
+from autotune.errors import PipelineError, PlanError
 from autotune.flow.ask import answer, as_it_stands, front_for
-from autotune.flow.checks import check_on_change
+from autotune.flow.checks import check_stands_alone
+from autotune.flow.job import largest_call
 from autotune.flow.learning import watch_for
 from autotune.flow.question import Profiles, Question, WorkloadLike
 from autotune.probe.gpu import local_device
-from autotune.probe.pipeline import present_device, require_pipeline
-from autotune.probe.workload import resolve_workload
+from autotune.probe.pipeline import present_device
 from autotune.records.front import Candidate, Front, Objective
 from autotune.records.plan import OnChange, Plan, Quality
-from autotune.records.workload import Workload
 from autotune.report.explanation import Explanation
 from autotune.report.lines import columns_of
 from autotune.report.progress import watched
@@ -47,7 +46,6 @@ def optimize(
     plan: Plan | Candidate | None = None,
     device: str | None = None,
     profiles: Profiles = None,
-    effort: Literal["predict"] = "predict",
     undo: bool = True,
     on_change: OnChange = "tell",
     verbose: bool = True,
@@ -68,10 +66,9 @@ def optimize(
         keep: levers to fix, for example ``{"vae_tiling": False}``.
         forbid: levers to leave alone.
         objective: "latency" for the fastest plan under the cap, "memory" for the smallest.
-        plan: apply this plan and search none.
+        plan: apply this plan and search none; options that choose a plan are refused beside it.
         device: a torch device such as "cuda:1" or "cpu"; the current CUDA device, or the CPU, if None.
         profiles: folder of profiles; the usual ones if None, none at all if False.
-        effort: "predict" chooses by simulation.
         undo: whether originals of lowered weights are kept in RAM, so that `restore` is exact.
         on_change: what to do at a call where the pipeline is no longer as the plan left it (a component exchanged, weights
             cast, a LoRA or a cache added, a bigger call): "tell" in one line of the `autotune` logger, "refuse" or "ignore".
@@ -89,23 +86,15 @@ def optimize(
     >>> autotune.explain(pipe).state
     'optimised'
     """
-    _only("effort", effort, "predict")
-    check_on_change(on_change)
-    if isinstance(pipe, str | Path):
-        raise PipelineError(
-            f"optimize changes a pipeline that is loaded, and {str(pipe)!r} is a name; load it with "
-            f"DiffusionPipeline.from_pretrained(...), or ask autotune.plan({str(pipe)!r}) for a plan"
-        )
-    if plan is not None:
-        if max_vram is not None or max_ram is not None or keep or forbid:
-            raise PlanError(
-                "plan= is applied as it stands; ask autotune.plan(...) for one under caps or with levers fixed"
-            )
-        return apply(pipe, plan, device=device, workload=workload, undo=undo, on_change=on_change)
+    _refuse_name(pipe, "optimize")
     question = Question(
         pipe, max_vram=max_vram, max_ram=max_ram, workload=workload, example=example, calls=calls, quality=quality,
         allow=allow, keep=keep, forbid=forbid, objective=objective, profiles=profiles, undo=undo, device=device,
+        on_change=on_change,
     )  # fmt: skip
+    if plan is not None:
+        check_stands_alone(question)
+        return _apply_given(question, plan)
     with watched("autotune", silent=not verbose or bool(log.handlers)) as report:
         explained, front = answer(replace(question, progress=report))
     from autotune.flow.applying import apply_plan
@@ -141,23 +130,8 @@ def apply(
     >>> pipe.vae.use_tiling
     True
     """
-    require_pipeline(pipe)
-    check_on_change(on_change)
-    plan = plan.plan if isinstance(plan, Candidate) else plan
-    if not isinstance(plan, Plan):
-        raise PlanError(
-            f"expected a Plan, got {type(plan).__name__}; autotune.plan(pipe) makes one, front['p3'].plan is one"
-        )
-    from autotune.flow.applying import apply_plan
-
-    first = workload[0] if isinstance(workload, list | tuple) and workload else workload
-    if not isinstance(first, Workload | Mapping | None):
-        raise WorkloadError(f"workload={workload!r} names no call; give a Workload or a dict of call arguments")
-    call = resolve_workload(pipe, first)
-    place = local_device(device or present_device(pipe))
-    example = first if isinstance(first, Mapping) else {}
-    apply_plan(pipe, plan, device=place, workload=call, example=example, undo=undo, on_change=on_change)
-    return pipe
+    _refuse_name(pipe, "apply")
+    return _apply_given(Question(pipe, device=device, workload=workload, undo=undo, on_change=on_change), plan)
 
 
 def plan(
@@ -315,6 +289,30 @@ def restore(pipe: Any) -> Any:
     return pipe
 
 
+def _refuse_name(pipe: Any, call: str) -> None:
+    if isinstance(pipe, str | Path):
+        raise PipelineError(
+            f"{call} changes a pipeline that is loaded, and {str(pipe)!r} is a name; load it with "
+            f"DiffusionPipeline.from_pretrained(...), or ask autotune.plan({str(pipe)!r}) for a plan"
+        )
+
+
+def _apply_given(question: Question, plan: Plan | Candidate) -> Any:
+    """The question's pipeline under this plan, which is not a choice."""
+    plan = plan.plan if isinstance(plan, Candidate) else plan
+    if not isinstance(plan, Plan):
+        raise PlanError(
+            f"expected a Plan, got {type(plan).__name__}; autotune.plan(pipe) makes one, front['p3'].plan is one"
+        )
+    from autotune.flow.applying import apply_plan
+
+    pipe = question.model
+    call, given = largest_call(pipe, question.workload, question.example)
+    place = local_device(question.device or present_device(pipe))
+    apply_plan(pipe, plan, device=place, workload=call, example=given, undo=question.undo, on_change=question.on_change)
+    return pipe
+
+
 def _say(explained: Explanation) -> None:
     """The answer: to the `autotune` logger where that has a handler, else on standard error."""
     if not log.handlers:
@@ -336,8 +334,3 @@ def _columns() -> int | None:
         return columns_of(os.environ, os.get_terminal_size(sys.stderr.fileno()).columns)
     except (OSError, ValueError):  # no terminal, or no file at all, as in a notebook
         return columns_of(os.environ, None)
-
-
-def _only(name: str, value: str, known: str) -> None:
-    if value != known:
-        raise PlanError(f"{name}={value!r} is not known; what there is: {name}={known!r}")

@@ -28,6 +28,7 @@ __all__ = [
     "UnknownGpuError",
     "WorkloadError",
     "nearest",
+    "one_of",
 ]
 
 
@@ -90,6 +91,19 @@ def nearest(name: str, known: list[str], count: int = 3) -> str:
     folded = {candidate.casefold(): candidate for candidate in known}
     matches = get_close_matches(name.casefold(), list(folded), n=count, cutoff=0.4)
     return ", ".join(folded[match] for match in matches) or ", ".join(sorted(known)[:count])
+
+
+def one_of(what: str, value: object, known: tuple[str, ...]) -> None:
+    """Refuses a value that is none of the known ones.
+
+    Raises:
+        PlanError: says which there are, and the nearest.
+
+    >>> one_of("quality", "near", ("exact", "near"))
+    """
+    if value not in known:
+        close = nearest(str(value), list(known), 1)
+        raise PlanError(f"no {what} {value!r}; it is one of {', '.join(known)}; nearest: {close}", nearest=[close])
 
 
 _NEAREST = re.compile(r"nearest: ([^;]+)")

@@ -13,13 +13,13 @@ from autotune.flow.asked import asked
 from autotune.flow.budget import assumed_host, budget_for, held_by
 from autotune.flow.checks import names_of
 from autotune.flow.choose import choose
+from autotune.flow.here import local_device
 from autotune.flow.job import Job, job_for
 from autotune.flow.learning import with_learned
 from autotune.flow.question import Question
 from autotune.flow.recall import open_store, recall_by_source, recalled
 from autotune.flow.speeds import with_speed
 from autotune.probe import catalog
-from autotune.probe.gpu import local_device
 from autotune.probe.host import host as probe_host
 from autotune.probe.pipeline import present_device
 from autotune.records.device import Device

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from autotune.errors import PipelineError, PlanError, WorkloadError, nearest
+from autotune.errors import PipelineError, PlanError, WorkloadError, one_of
 from autotune.probe import catalog
 from autotune.probe.pipeline import require_pipeline
 from autotune.records.described import MAX_EDGE_PX
+from autotune.records.front import OBJECTIVES
 from autotune.records.plan import LANES, LEVERS, OnChange, Plan
 from autotune.records.workload import MAX_COUNT, MAX_MANY, Workload
 from autotune.units import parse_bytes
@@ -23,10 +25,10 @@ from autotune.zoo.recipes import find
 if TYPE_CHECKING:
     from autotune.flow.question import Question
 
-__all__ = ["check_on_change", "check_question", "check_values", "names_of"]
+__all__ = ["calls_in", "check_question", "check_stands_alone", "check_values", "names_of"]
 
-_OBJECTIVES = ("latency", "memory")
 _APPROXIMATIONS = ("sage",)
+_OF_A_CHOICE = ("max_vram", "max_ram", "calls", "quality", "allow", "keep", "forbid", "objective")
 _VERSION = re.compile(r"\d{1,3}\.\d{1,3}(\.\d{1,3})?([a-z.+][\w.+]{0,30})?")
 _MOST_RANK = 4096  # a LoRA of full rank is as large as its layer
 _FRAMES = ("num_frames", "frames", "video_length")
@@ -71,23 +73,61 @@ def check_question(question: Question) -> None:
     _is_a("keep", question.keep, Mapping | None, "a dict such as {'vae_tiling': False}")
     _is_a("example", question.example, Mapping | None, "a dict of call arguments")
     _is_a("profiles", question.profiles, str | Path | bool | None, "a folder, None or False")
+    _is_a("undo", question.undo, bool, "True or False")
     for option in ("forbid", "allow"):
         _is_a(option, getattr(question, option), str | Sequence | set | frozenset, "a list of names")
-    _one_of("quality", question.quality, LANES)
-    _one_of("objective", question.objective, _OBJECTIVES)
+    one_of("quality", question.quality, LANES)
+    one_of("objective", question.objective, OBJECTIVES)
+    one_of("on_change", question.on_change, get_args(OnChange))
     for name in (*(question.keep or {}), *names_of(question.forbid)):
-        _one_of("lever", name, LEVERS)
+        one_of("lever", name, LEVERS)
     check_values(question.keep or {})
     for name in names_of(question.allow):
-        _one_of("approximation", name, _APPROXIMATIONS)
+        one_of("approximation", name, _APPROXIMATIONS)
     if isinstance(question.calls, bool) or not isinstance(question.calls, int) or question.calls < 1:
         raise PlanError(f"calls={question.calls!r} is not a number of calls; write for example calls=20")
     _check_place(question.gpu, question.device)
     _check_model(question.model)
     _check_setup(question)
-    several = question.workload if isinstance(question.workload, list | tuple) else [question.workload]
-    for call in several:
+    for call in calls_in(question.workload):
         _check_call(question.model, call)
+
+
+def check_stands_alone(question: Question) -> None:
+    """Refuses what only a choice among plans could heed, where the plan is given.
+
+    Raises:
+        PlanError: names the first such option.
+    """
+    usual = {option.name: option.default for option in fields(question)}
+    for name in _OF_A_CHOICE:
+        value = getattr(question, name)
+        if value and value != usual[name]:
+            raise PlanError(
+                f"plan= is applied as it stands, and {name}={value!r} is for choosing one; "
+                f"leave {name} out, or ask autotune.plan(...) with it for a plan"
+            )
+
+
+def calls_in(workload: Any) -> list[Any]:
+    """The calls that are asked about, one or several.
+
+    Raises:
+        WorkloadError: something that is no call.
+
+    >>> calls_in({"height": 512}), calls_in(None)
+    ([{'height': 512}], [None])
+    """
+    if workload is None or isinstance(workload, Workload | Mapping):
+        return [workload]
+    if not isinstance(workload, list | tuple) or not workload:
+        raise WorkloadError(
+            f"workload={workload!r} names no call; give a Workload, a dict of call arguments, or a list of those"
+        )
+    for given in workload:
+        if not isinstance(given, Workload | Mapping):
+            raise WorkloadError(f"workload=[{given!r}] names no call; give a Workload or a dict of call arguments")
+    return list(workload)
 
 
 def _check_setup(question: Question) -> None:
@@ -124,15 +164,6 @@ def _check_setup(question: Question) -> None:
 def names_of(given: str | Iterable[str]) -> tuple[str, ...]:
     """One name or several."""
     return (given,) if isinstance(given, str) else tuple(given)
-
-
-def check_on_change(value: str) -> None:
-    """Refuses what cannot be done when a pipeline has changed.
-
-    Raises:
-        PlanError: says what can.
-    """
-    _one_of("on_change", value, get_args(OnChange))
 
 
 def check_values(levers: Mapping[str, Any]) -> None:
@@ -210,9 +241,3 @@ def _check_call(model: Any, call: Any) -> None:
 def _is_a(option: str, value: Any, kind: Any, wanted: str) -> None:
     if not isinstance(value, kind):
         raise PlanError(f"{option}={value!r} is not {wanted}")
-
-
-def _one_of(what: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
-        close = nearest(str(value), list(known), 1)
-        raise PlanError(f"no {what} {value!r}; it is one of {', '.join(known)}; nearest: {close}", nearest=[close])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
-from autotune.errors import WorkloadError
+from autotune.flow.checks import calls_in
+from autotune.flow.here import allocator_here, torch_here
 from autotune.flow.question import Progress, WorkloadLike
 from autotune.probe.pipeline import inspect_pipeline
 from autotune.probe.workload import call_arguments, resolve_workload, said_by
@@ -18,7 +17,7 @@ from autotune.records.model import Model
 from autotune.records.workload import Workload, with_defaults
 from autotune.simulate.allocator_settings import Settings
 
-__all__ = ["Job", "job_for"]
+__all__ = ["Job", "job_for", "largest_call"]
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,14 @@ class Job:
         """How torch's allocator is set: as stated, else by this process's environment; None for a card that is not here."""
         if self.stated_allocator is not None:
             return self.stated_allocator
-        return Settings.from_environment(os.environ) if self.device.source == "probed" else None
+        return allocator_here(self.device)
 
     @property
     def torch_version(self) -> str | None:
         """What was stated, else what runs on a card that is here; None for one that is not."""
         if self.stated_torch is not None:
             return self.stated_torch
-        return version("torch") if self.device.source == "probed" else None
+        return torch_here(self.device)
 
     @property
     def largest(self) -> Workload:
@@ -105,7 +104,7 @@ def job_for(
     """
     model = inspect_pipeline(pipe, name=name, source_key=source_key)
     usual = defaults or Workload()
-    pairs = [_resolved(pipe, given, dict(example or {}), calls, usual) for given in _several(workload)]
+    pairs = [_resolved(pipe, given, dict(example or {}), calls, usual) for given in calls_in(workload)]
     workloads, arguments = zip(*pairs, strict=True)
     told = tuple(call.model_copy(update={"additions": tuple(additions)}) for call in workloads)
     facts = known or _published(model)
@@ -120,27 +119,33 @@ def _published(model: Model) -> HalfPrecision | None:
     return None if recipe is None else recipe.precision
 
 
-def _several(workload: WorkloadLike) -> list[Workload | Mapping[str, Any] | None]:
-    if workload is None or isinstance(workload, Workload | Mapping):
-        return [workload]
-    if not isinstance(workload, list | tuple) or not workload:
-        raise WorkloadError(
-            f"workload={workload!r} names no call; give a Workload, a dict of call arguments, or a list of those"
-        )
-    for given in workload:
-        if not isinstance(given, Workload | Mapping):
-            raise WorkloadError(f"workload=[{given!r}] names no call; give a Workload or a dict of call arguments")
-    return list(workload)
+def largest_call(
+    pipe: Any, workload: WorkloadLike, example: Mapping[str, Any] | None
+) -> tuple[Workload, dict[str, Any]]:
+    """The call with the most pixels, and its arguments as they were given: for who has a plan already.
+
+    Raises:
+        WorkloadError: arguments that the pipeline does not take.
+    """
+    given = [_said(pipe, call, dict(example or {})) for call in calls_in(workload)]
+    calls = [(resolve_workload(pipe, said), real) for said, real in given]
+    return max(calls, key=lambda call: call[0].area)
 
 
 def _resolved(
     pipe: Any, given: Workload | Mapping[str, Any] | None, example: dict[str, Any], calls: int, usual: Workload
 ) -> tuple[Workload, dict[str, Any]]:
     """The workload, and the arguments of a call that has it."""
-    if isinstance(given, Workload):
-        said, real = with_defaults(given, said_by(pipe, example)), example
-    else:
-        real = example | dict(given or {})
-        said = said_by(pipe, real)
+    said, real = _said(pipe, given, example)
     workload = resolve_workload(pipe, said, calls=calls, defaults=usual)
     return workload, call_arguments(pipe, workload, real)
+
+
+def _said(
+    pipe: Any, given: Workload | Mapping[str, Any] | None, example: dict[str, Any]
+) -> tuple[Workload, dict[str, Any]]:
+    """What was said of a call, as a workload and as arguments."""
+    if isinstance(given, Workload):
+        return with_defaults(given, said_by(pipe, example)), example
+    real = example | dict(given or {})
+    return said_by(pipe, real), real

@@ -19,6 +19,7 @@ from autotune.records.model import DenoiserFacts
 from autotune.records.plan import EXECUTION_LEVERS, LEVERS, Plan
 from autotune.records.precision import Precision
 from autotune.records.trace import Trace
+from autotune.records.values import typed
 from autotune.records.workload import Workload
 from autotune.search.front import pareto
 from autotune.search.space import Space
@@ -188,7 +189,7 @@ def _running(space: Space, recordings: Sequence[Recordings], traces: Sequence[Tr
     refused = {value: why for recording in recordings for value, why in recording.refused.items()}
     running = space.running(frozenset.intersection(*map(frozenset, traces)), refused)
     if next(running.plans(), None) is None:
-        why = "; ".join(f"{name}={value!r} does not run: {reason}" for (name, value), reason in refused.items())
+        why = "; ".join(f"{name}={typed(value)} does not run: {reason}" for (name, value), reason in refused.items())
         raise PlanError(why or "no combination of these levers runs; fix fewer of them")
     return running
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from autotune.flow.checks import check_question, names_of
-from autotune.records.plan import Quality
+from autotune.records.plan import OnChange, Quality
 from autotune.records.precision import AS_IS, Precision
 from autotune.records.workload import Workload
 
@@ -52,6 +52,7 @@ class Question:
     objective: Literal["latency", "memory"] = "latency"
     profiles: Profiles = None
     undo: bool = True
+    on_change: OnChange = "tell"
     progress: Progress | None = None
     loaded_as: str | Mapping[str, str] | None = None
     """Precision in which a named model is loaded, or precisions by component with a "default"."""

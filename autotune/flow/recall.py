@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from autotune.flow.here import applicable, applicable_by_name, particulars
 from autotune.flow.job import Job
 from autotune.flow.question import Profiles
 from autotune.probe import catalog
@@ -32,7 +33,7 @@ def open_store(profiles: Profiles) -> ProfileStore | None:
 
 
 def recalled(store: ProfileStore | None, job: Job, search: Callable[[], Front]) -> Front:
-    """The front from a profile, or from `search`, which is then remembered."""
+    """The front from a profile, as far as it can be applied here, or from `search`, which is then remembered."""
     if store is None or len(job.workloads) != 1:
         return search()
     key = profile_key(
@@ -42,8 +43,9 @@ def recalled(store: ProfileStore | None, job: Job, search: Callable[[], Front]) 
         options=_options(job.device, job.undo),
     )
     hit = store.find(key)
-    if hit is not None:
-        return _here(hit.front, job.device, job.model.name, job.largest)
+    known = None if hit is None else applicable(_here(hit.front, job.device, job.model.name, job.largest), job)
+    if known is not None:
+        return known
     front = search()
     aliases = (job.model.source_key,) if job.model.source_key else ()
     neutral = front.model_copy(update={"device": _portable(front.device)})
@@ -59,14 +61,15 @@ def recall_by_source(
         return None
     options = hash_options(_options(device, undo))
     hit = store.find_alias(source_key, catalog.slug(device), hash_workload(workload.key), options)
-    return None if hit is None else _here(hit.front, device, name, workload)
+    return None if hit is None else applicable_by_name(_here(hit.front, device, name, workload))
 
 
 def _options(device: Device, undo: bool) -> Mapping[str, Any]:
     """What changes a front besides model, card and call. A front that knew fewer levers is another one, and so is one whose
     seconds are those of another speed: of another link or power limit, of constants before they were measured, learned (in
-    steps) or revised."""
-    return {"undo": undo, "sustained": hash_speed(sustained(device)), "levers": list(LEVERS)}
+    steps) or revised, or whose bytes are those of another allocator."""
+    usual = {"undo": undo, "sustained": hash_speed(sustained(device)), "levers": list(LEVERS)}
+    return usual | particulars(device)
 
 
 def _here(front: Front, device: Device, name: str, workload: Workload) -> Front:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-from autotune.errors import PlanError, WorkloadError
+from autotune.errors import AutotuneError, PlanError, WorkloadError
 from autotune.flow.job import Job
 from autotune.flow.remedy import remedy_for
 from autotune.levers.base import Subject
@@ -19,9 +19,11 @@ from autotune.levers.engine import EXECUTED, executed
 from autotune.records.model import DenoiserFacts
 from autotune.records.plan import DECODE_LEVERS, EXECUTION_LEVERS, Plan
 from autotune.records.trace import Segment, Trace
+from autotune.records.values import typed
 from autotune.records.workload import Workload
 from autotune.search.space import Space
 from autotune.simulate.memory import segment_memory
+from autotune.trace.blame import words_of
 
 __all__ = ["Recordings"]
 
@@ -89,10 +91,10 @@ class Recordings:
         for dtype in space.values["dtype"]:
             try:
                 whole = self.whole(dtype)
-            except WorkloadError as error:
+            except Exception as error:  # whatever a variant raises, it is that variant's
                 if dtype == _AS_LOADED:
                     raise
-                self.refused["dtype", dtype] = str(error)
+                self.refused["dtype", dtype] = _reason(error)
                 continue
             with executed(self._twin, self._values(dtype)):
                 variants: dict[tuple[str, tuple[Any, ...]], list[Segment] | None] = {}
@@ -110,11 +112,13 @@ class Recordings:
         """Why these values of the execution levers have no trace."""
         values = dict(zip(EXECUTION_LEVERS, execution, strict=True))
         reasons = [
-            f"{name}={value!r} does not run: {self.refused[name, value]}"
+            f"{name}={typed(value)} does not run: {self.refused[name, value]}"
             for name, value in values.items()
             if (name, value) in self.refused
         ]
-        changes = ", ".join(f"{name}={value!r}" for name, value in values.items() if value != getattr(Plan(), name))
+        changes = ", ".join(
+            f"{name}={typed(value)}" for name, value in values.items() if value != getattr(Plan(), name)
+        )
         return "; ".join(reasons) or f"{changes} do not run together: {self._together}"
 
     def _values(self, dtype: Any) -> dict[str, Any]:
@@ -160,7 +164,7 @@ class Recordings:
                 try:
                     with executed(self._twin, {name: value}):
                         trace = self._record()
-                except WorkloadError:
+                except Exception:  # whatever this way raises: the next may do
                     continue
                 self.refused[name, self._base[name]] = why
                 self._base[name] = value
@@ -196,10 +200,10 @@ class Recordings:
                     EXECUTED[name].check(subject, values[name])
             with executed(subject, dict(values)):
                 return self._session.again(whole, component)
-        except PlanError as error:
-            self._together = str(error)
+        except Exception as error:  # whatever a variant raises, it is that variant's
+            self._together = _reason(error)
             if len(values) == 1:
-                self.refused[next(iter(values.items()))] = str(error)
+                self.refused[next(iter(values.items()))] = self._together
             return None
 
     def _touches(self, lever: str, component: str) -> bool:
@@ -214,3 +218,8 @@ class Recordings:
         segments = [segment for segment in trace.segments if segment.component == component]
         peak_bytes = max((segment_memory(s, self._job.device).peak.total_bytes for s in segments), default=0)
         return peak_bytes < _SMALL_SHARE * trace.weights.get(component, 0)
+
+
+def _reason(error: Exception) -> str:
+    """Why a variant does not run: our own words, or the class and first line of somebody else's."""
+    return str(error) if isinstance(error, AutotuneError) else words_of(error)

@@ -16,6 +16,8 @@ __all__ = ["remedy_for"]
 
 _OF_TYPES = re.compile(r"dtype|scalar type|Input type|Half|BFloat16", re.IGNORECASE)
 _OF_SHAPES = re.compile(r"shape|size|channels|dimension", re.IGNORECASE)
+_OF_ATTRIBUTES = re.compile(r"\bself\.(\w+)")
+_OF_VARIABLES = re.compile(r"(?<![.\w])[a-z]\w*")
 _PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt")
 _WORDLESS = "prompt_embeds in the place of words"
 _INSTEAD = {"text_encoder": _WORDLESS, "tokenizer": _WORDLESS, "image_encoder": "ip_adapter_image_embeds"}
@@ -44,8 +46,9 @@ def remedy_for(pipe: Any, call: Mapping[str, Any], component: str, error: BaseEx
 def _absent(pipe: Any, error: BaseException | None) -> str:
     """A component that is None, and that the line that failed asks for."""
     absent = [name for name, part in pipe.components.items() if part is None]
-    line = " ".join(_lines(pipe, error)) if isinstance(error, AttributeError | TypeError) else ""
-    asked = next((name for name in absent if re.search(rf"self\.{name}\b", line)), None)
+    asking = set().union(*_asking(pipe, error)) if isinstance(error, AttributeError | TypeError) else set()
+    asked = next((name for name in absent if name in asking), None)
+    asked = asked or next((name for name in absent if any(name.startswith(f"{each}_") for each in asking)), None)
     if asked is None:
         return ""
     kind = next((kind for kind in _INSTEAD if asked.startswith(kind)), "")
@@ -53,12 +56,16 @@ def _absent(pipe: Any, error: BaseException | None) -> str:
     return f"pipe.{asked} is None: {instead}load the pipeline with it"
 
 
-def _lines(pipe: Any, error: BaseException | None) -> Iterator[str]:
-    """The lines of the pipeline's own methods that the error came through."""
+def _asking(pipe: Any, error: BaseException | None) -> Iterator[set[str]]:
+    """What the lines of the pipeline's own methods that the error came through ask for: attributes, and variables that are
+    None (`tokenizer`, of the tokenizers that are gone through)."""
     place = error.__traceback__ if error else None
     while place is not None:
-        if isinstance(place.tb_frame.f_locals.get("self"), type(pipe)):
-            yield linecache.getline(place.tb_frame.f_code.co_filename, place.tb_lineno)
+        variables = place.tb_frame.f_locals
+        if isinstance(variables.get("self"), type(pipe)):
+            line = linecache.getline(place.tb_frame.f_code.co_filename, place.tb_lineno)
+            empty = {name for name in _OF_VARIABLES.findall(line) if variables.get(name, line) is None}
+            yield {*_OF_ATTRIBUTES.findall(line), *empty}
         place = place.tb_next
 
 

@@ -37,7 +37,7 @@ def with_speed(device: Device, store: SpeedStore | None = None) -> Device:
     >>> with_speed(cpu_device(), SpeedStore(Path("no-such-folder"))).speed is None
     True
     """
-    if not _is_here(device):
+    if not device.is_here:
         return device
     measured = (store or SpeedStore()).find(device)
     return device if measured is None else _known(device, measured.speed, measured.day)
@@ -57,7 +57,7 @@ def calibrated(
     Raises:
         NoAcceleratorError: the device is not here.
     """
-    if not _is_here(device):
+    if not device.is_here:
         raise NoAcceleratorError(
             f"the speed of {device.name} was to be measured, but it is not in this machine; "
             "what works: `autotune probe --calibrate` there, or device='cpu' here"
@@ -81,10 +81,6 @@ def calibrated(
         return _known(bare, speed, today, note)
     (store or SpeedStore()).save(bare, speed, today)
     return _known(bare, speed, today)
-
-
-def _is_here(device: Device) -> bool:
-    return device.kind == "cpu" or device.free_bytes is not None
 
 
 def _known(device: Device, speed: Speed, day: date, *more: str) -> Device:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from autotune.errors import NoAcceleratorError
@@ -53,8 +54,13 @@ def devices() -> list[Device]:
     ]
 
 
-def local_device(torch_device: str | None = None) -> Device:
+def local_device(torch_device: str | None = None, *, context_bytes: Callable[[Device], int] | None = None) -> Device:
     """The device that torch would use here: the one named, else the current CUDA device, else the CPU.
+
+    Args:
+        torch_device: such as "cuda:1" or "cpu".
+        context_bytes: what a context takes of a device at least. The driver counts that of this process as used once it is
+            there; who counts it among what a call needs wants it counted as free. Left as the driver says it if None.
 
     Raises:
         NoAcceleratorError: the device named is not here, or of a kind that is not supported yet.
@@ -67,6 +73,7 @@ def local_device(torch_device: str | None = None) -> Device:
         return cpu_device()
     import torch
 
+    with_context = _with_context(torch)  # what follows may make one
     seen, troubles = look(_nvml())
     if torch.version.hip or not torch.cuda.is_available():
         reason = _why_no_cuda(torch, seen, troubles)
@@ -80,9 +87,12 @@ def local_device(torch_device: str | None = None) -> Device:
         raise _refusal(torch_device, f"torch may use {listed}")
     facts = torch.cuda.get_device_properties(index)
     match = _match(facts, seen)
-    device = match.device if match else _from_torch(torch, index, troubles)
+    device = _as_torch_sees(match.device if match else _from_torch(torch, index, troubles), torch, index)
     # set_per_process_memory_fraction is a fraction of torch's total, not of NVML's.
-    return _as_torch_sees(device, torch, index).model_copy(update={"total_bytes": facts.total_memory})
+    update = {"total_bytes": facts.total_memory}
+    if context_bytes is not None and device.free_bytes is not None and (match is None or index in with_context):
+        update["free_bytes"] = device.free_bytes + context_bytes(device)
+    return device.model_copy(update=update)
 
 
 def device_kind(torch_device: str) -> tuple[str, int | None]:
@@ -150,6 +160,13 @@ def _nvml() -> Any | None:
     return pynvml
 
 
+def _with_context(torch: Any) -> frozenset[int]:
+    """Numbers of the devices on which this process has a context for certain: its allocator holds memory there."""
+    if torch.version.hip or not torch.cuda.is_initialized():
+        return frozenset()
+    return frozenset(index for index in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(index))
+
+
 def _as_torch_sees(device: Device, torch: Any, index: int) -> Device:
     """With torch's number, and free memory that includes what this process's allocator holds but does not use."""
     update: dict[str, Any] = {"torch_device": f"cuda:{index}"}
@@ -173,7 +190,7 @@ def _from_torch(torch: Any, index: int, troubles: list[str]) -> Device:
     """The facts that torch alone gives, where NVML does not show the card."""
     facts = torch.cuda.get_device_properties(index)
     device = facts_for(facts.name, facts.total_memory, (facts.major, facts.minor), facts.multi_processor_count)
-    free_bytes, _ = torch.cuda.mem_get_info(index)
+    free_bytes, _ = torch.cuda.mem_get_info(index)  # which makes a context if there is none
     notes = (
         *device.notes,
         *troubles,

@@ -31,7 +31,7 @@ class Device(Record):
     total_bytes: int
     """All of its memory."""
     free_bytes: int | None = None
-    """What is free now, this process's own reclaimable pool included; None for a card that is not here."""
+    """What is free to this process now, with what it holds itself and can use again; None for a card that is not here."""
     shares_ram: bool = False
     """The host's RAM is this same memory (GB10): one budget for both, and offloading frees nothing."""
     bandwidth_bytes_per_s: float
@@ -72,6 +72,11 @@ class Device(Record):
         if isinstance(data, dict) and isinstance(data.get("fp8"), bool):
             return {field: value for field, value in data.items() if field != "fp8"}
         return data
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is in this machine: what is free of it is known."""
+        return self.kind == "cpu" or self.free_bytes is not None
 
     @property
     def fp8(self) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from autotune.errors import PlanError
+from autotune.errors import PlanError, one_of
 from autotune.records.base import Record
 from autotune.records.device import Device
 from autotune.records.estimate import Estimate
@@ -17,9 +17,10 @@ from autotune.records.precision import Precision
 from autotune.records.workload import Workload
 from autotune.units import parse_bytes
 
-__all__ = ["Candidate", "Front"]
+__all__ = ["OBJECTIVES", "Candidate", "Front", "Objective"]
 
 Objective = Literal["latency", "memory"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 
 class Candidate(Record):
@@ -99,8 +100,9 @@ class Front(Record):
         A VAE in tiles or runs of frames changes the image, so it is taken only where nothing else fits. `calls` is how many are
         to come (the workload's, if None): what the first takes longer is spread over them.
         """
-        lane = LANES.index(quality)
-        mine = [candidate for candidate in self.candidates if LANES.index(candidate.plan.lane) <= lane]
+        one_of("objective", objective, OBJECTIVES)
+        lane = _rank(quality)
+        mine = [candidate for candidate in self.candidates if _rank(candidate.plan.lane) <= lane]
         return self._choice(mine, max_vram, max_ram, objective, calls)
 
     def best_named(self, *, max_vram: str | int | None = None, max_ram: str | int | None = None) -> Candidate | None:
@@ -112,8 +114,9 @@ class Front(Record):
     ) -> Candidate | None:
         """What a careful user would type in that lane: model offload if it fits, else the fastest documented mode that does,
         else the smallest."""
-        ranks = [LANES.index(candidate.plan.lane) for candidate in self.usual]
-        best = max((rank for rank in ranks if rank <= LANES.index(quality)), default=-1)
+        lane = _rank(quality)
+        ranks = [_rank(candidate.plan.lane) for candidate in self.usual]
+        best = max((rank for rank in ranks if rank <= lane), default=-1)
         mine = [candidate for candidate, rank in zip(self.usual, ranks, strict=True) if rank == best]
         vram_bytes, ram_bytes = _bytes("max_vram", max_vram), _bytes("max_ram", max_ram)
         fitting = [c for c in mine if c.fits(vram_bytes, ram_bytes, one_memory=self.device.shares_ram)]
@@ -152,7 +155,7 @@ class Front(Record):
     def smallest(self, *, quality: Quality = "near", max_ram: str | int | None = None) -> Candidate:
         """The candidate of that lane that needs the least of the device; where none keeps `max_ram`, whatever its RAM."""
         ram_bytes = _bytes("max_ram", max_ram)
-        lane = [c for c in self.candidates if LANES.index(c.plan.lane) <= LANES.index(quality)] or list(self.candidates)
+        lane = [c for c in self.candidates if _rank(c.plan.lane) <= _rank(quality)] or list(self.candidates)
         kept = [candidate for candidate in lane if candidate.fits(None, ram_bytes)] or lane
         return min(kept, key=lambda candidate: candidate.estimate.needed_bytes)
 
@@ -193,6 +196,12 @@ class Front(Record):
 
 def _bytes(name: str, size: str | int | None) -> int | None:
     return None if size is None else parse_bytes(size, name=name)
+
+
+def _rank(quality: Quality) -> int:
+    """The lane's place, the most exact first."""
+    one_of("quality", quality, LANES)
+    return LANES.index(quality)
 
 
 def preferred(pool: list[Candidate], calls: int) -> Candidate:

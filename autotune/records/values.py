@@ -6,7 +6,7 @@ from typing import Any
 
 from autotune.errors import PlanError, nearest
 
-__all__ = ["invalid", "spelled"]
+__all__ = ["invalid", "spelled", "typed"]
 
 _SPELLED: dict[str, Any] = {
     **dict.fromkeys(("true", "yes", "on"), True),
@@ -22,6 +22,16 @@ _MEANT = {
 }
 _NEUTRAL = ("none", "as_is", "as is", "default")
 _DIGITS = 6  # of a lever that counts: edges in pixels, parts, chunks
+
+
+def typed(value: Any) -> str:
+    """A lever's value as it is typed in Python.
+
+    >>> from autotune.records.precision import Precision
+    >>> typed(Precision("fp16")), typed("none"), typed(512)
+    ("'float16'", "'none'", '512')
+    """
+    return repr(getattr(value, "written", value))
 
 
 def spelled(name: str, value: Any) -> Any:

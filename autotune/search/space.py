@@ -11,6 +11,7 @@ from autotune.errors import PlanError, nearest
 from autotune.records.base import Record
 from autotune.records.plan import EXECUTION_LEVERS, LEVERS, Plan
 from autotune.records.rules import conflict
+from autotune.records.values import typed
 
 __all__ = ["Space"]
 
@@ -57,7 +58,7 @@ class Space(Record):
         reasons = dict(self.reasons)
         for (name, value), why in refused.items():
             if value in self.values[name] and value not in values[name]:
-                reasons[name] = "; ".join(filter(None, (reasons.get(name), f"{value!r} does not run: {why}")))
+                reasons[name] = "; ".join(filter(None, (reasons.get(name), f"{typed(value)} does not run: {why}")))
         return Space(values=values, reasons=reasons, executions=frozenset(executions))
 
     def restricted(self, fixed: Mapping[str, Any]) -> Space:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from autotune.records.device import Device
 from autotune.units import GIB, MIB
 
-__all__ = ["context_bytes", "conv_workspace_bytes", "cublas_bytes", "slack_bytes"]
+__all__ = ["bare_context_bytes", "context_bytes", "conv_workspace_bytes", "cublas_bytes", "slack_bytes"]
 
 # A bare process on an RTX 3090, torch 2.7 + CUDA 12.8: 256 MiB (InvokeAI pull request 9413); P100 291 to 298 and a 16 GB
 # RTX card 297 MiB out of OOM messages (pytorch issue 177406); GTX 1070 107 MiB. Kernels that load lazily add tens of MiB.
@@ -47,10 +47,15 @@ _OPEN_SEGMENT_BYTES = 20 * MIB  # the large pool's segment, c10/core/AllocatorCo
 
 def context_bytes(device: Device) -> int:
     """The CUDA context with its kernels; nothing on the CPU."""
+    return 0 if device.kind == "cpu" else bare_context_bytes(device) + _LAZY_KERNELS_BYTES
+
+
+def bare_context_bytes(device: Device) -> int:
+    """The part of a context that is there from its first moment; nothing on the CPU."""
     if device.kind == "cpu":
         return 0
     major = (device.compute_capability or (8, 0))[0]
-    return _CONTEXT_BYTES.get(major, _CONTEXT_BYTES_LATER) + _LAZY_KERNELS_BYTES
+    return _CONTEXT_BYTES.get(major, _CONTEXT_BYTES_LATER)
 
 
 def cublas_bytes(device: Device) -> int:

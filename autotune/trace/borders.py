@@ -77,12 +77,12 @@ class Borders(TorchFunctionMode):
             if self._known.knows(args, kwargs):
                 return self._known.called(func, args, kwargs)
             self._known.changed(func, args, kwargs)
+        if self._known and func in _SIZED:
+            args = (args[0], *self._known.numbers_for(args[1:]))
         if not args or not isinstance(args[0], FakeTensor):
             return func(*args, **kwargs)
         if func in _VALUES:
             return _VALUES[func](self._value(args[0]))
-        if self._known and func in _SIZED:
-            args = (args[0], *self._known.numbers_for(args[1:]))
         if func is torch.Tensor.__getitem__:
             self.made_up |= any(isinstance(mask, FakeTensor) for mask in masks_of(args[1]))
             with self.recorder.pause():

@@ -171,27 +171,30 @@ class Session:
         calls = [call for call in self._calls if call.component == component]
         kept = list(self._calls)
         old = [segment for segment in trace.segments if segment.component == component]
-        fresh: list[Segment] = []
-        with undisturbed():
-            for call, segment in zip(calls, old, strict=True):
-                self._restore_precision(call)
-                self._start()
-                self._borders = borders = Borders(self._recorder)
-                args, kwargs = tree_map_only(Shape, self._materialise, (call.args, call.kwargs))
-                with _processors(call.processors), self._entry_points(), self._recorder:
-                    try:
-                        with borders:
-                            output = getattr(self._parts[component], call.method)(*args, **kwargs)
-                    except Exception as error:  # whatever the component's code raises in this way
-                        self._calls = kept
-                        verb = "raises" if is_the_calls(error, borders.refused) else "cannot be traced:"
-                        raise PlanError(f"{component} {verb} {words_of(error)}") from error
-                    cut = self._cuts[-1]
-                    del output
-                cut.tape.events += _ends_of_strangers(segment)
-                fresh.append(cut.tape.segment(component, call.method, segment.phase, segment.turn, segment.weights))
-        self._calls = kept
-        return fresh
+        try:
+            with undisturbed():
+                return [self._once_again(call, segment) for call, segment in zip(calls, old, strict=True)]
+        finally:
+            self._calls = kept
+
+    def _once_again(self, call: _Call, before: Segment) -> Segment:
+        """One call of a component, in the place of the segment that it was before."""
+        component = call.component
+        self._restore_precision(call)
+        self._start()
+        self._borders = borders = Borders(self._recorder)
+        args, kwargs = tree_map_only(Shape, self._materialise, (call.args, call.kwargs))
+        with _processors(call.processors), self._entry_points(), self._recorder:
+            try:
+                with borders:
+                    output = getattr(self._parts[component], call.method)(*args, **kwargs)
+            except Exception as error:  # whatever the component's code raises in this way
+                verb = "raises" if is_the_calls(error, borders.refused) else "cannot be traced:"
+                raise PlanError(f"{component} {verb} {words_of(error)}") from error
+            cut = self._cuts[-1]
+            del output
+        cut.tape.events += _ends_of_strangers(before)
+        return cut.tape.segment(component, call.method, before.phase, before.turn, before.weights)
 
     def facts(self, *, prove: bool) -> dict[str, DenoiserFacts]:
         """What the recorded calls show of each denoiser, with `prove` whether its batch can be split. After `record`."""

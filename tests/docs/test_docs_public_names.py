@@ -59,11 +59,11 @@ SIGNATURES = {
         "plan=None",
         "device=None",
         "profiles=None",
-        "effort='predict'",
         "undo=True",
+        "on_change='tell'",
         "verbose=True",
     ],
-    "apply": ["pipe", "plan", "*", "device=None", "workload=None", "undo=True"],
+    "apply": ["pipe", "plan", "*", "device=None", "workload=None", "undo=True", "on_change='tell'"],
     "plan": [
         "pipe_or_model",
         "*",

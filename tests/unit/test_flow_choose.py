@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autotune.errors import DoesNotFitError
+from autotune.errors import DoesNotFitError, PlanError
 from autotune.flow.advice import advice
 from autotune.flow.budget import Budget
 from autotune.flow.choose import choose
@@ -255,3 +255,19 @@ def test_runs_of_frames_are_taken_only_where_nothing_else_fits():
     both = front(whole, runs)
     assert (both.best(max_vram=5 * GB).plan.id, both.best(max_vram=3 * GB).plan.id) == ("p0", "p1")
     assert both.best(max_vram=3 * GB, quality="exact") is None
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda: FRONT.best(quality="perfect"), "no quality 'perfect'; it is one of exact, near, int8, int4; nearest: exact"),
+        (lambda: FRONT.smallest(quality="in4"), "no quality 'in4'; it is one of exact, near, int8, int4; nearest: int4"),
+        (lambda: FRONT.against(quality=None), "no quality None; it is one of exact, near, int8, int4; nearest: near"),
+        (lambda: FRONT.ladder(quality="x"), "no quality 'x'; it is one of exact, near, int8, int4; nearest: exact"),
+        (lambda: FRONT.best(objective="speed"), "no objective 'speed'; it is one of latency, memory; nearest: latency"),
+    ],
+)  # fmt: skip
+def test_a_front_is_asked_in_the_same_words_as_optimize(ask, words):
+    with pytest.raises(PlanError) as caught:
+        ask()
+    assert str(caught.value) == words

@@ -15,9 +15,10 @@ from autotune.flow.question import Question
 from autotune.flow.recall import open_store, recalled
 from autotune.flow.shrink import nearest_fit
 from autotune.records.plan import LEVERS, Plan
+from autotune.records.profile import Profile
 from autotune.records.workload import Workload
 from benchmarks.tiny import CALLS, ltx, sd
-from tests.unit.handmade import CARD, CPU
+from tests.unit.handmade import CARD, CPU, candidate
 
 SMALL, LARGE = ({"height": edge, "width": edge, "num_inference_steps": 2} for edge in (32, 64))
 
@@ -62,6 +63,38 @@ def test_a_search_is_asked_for_once(tmp_path):
     other = job(sd(), SMALL, undo=False)
     recalled(store, other, searching)
     assert asked == [1, 1]
+
+
+def test_a_profile_of_a_machine_with_other_packages_gives_the_next_plan(tmp_path, monkeypatch):
+    """The fastest plan compiles, for which there is no compiler here: the next is applied, and nothing searched."""
+    remember(tmp_path, compile="blocks")
+    assert front_for(Question(sd(), workload=SMALL, profiles=tmp_path, device="cpu")).best().plan.id == "fast"
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr(planning, "front_of", fails)
+    pipe = autotune.optimize(sd(), workload=SMALL, profiles=tmp_path, device="cpu")
+    assert autotune.explain(pipe).chosen.plan.id == "next"
+
+
+def test_where_the_next_plan_may_be_hidden_the_search_is_made_anew(tmp_path):
+    """A plan with xformers may have beaten the same one without, which is then in no front."""
+    remember(tmp_path, attention="xformers")
+    pipe = autotune.optimize(sd(), workload=SMALL, profiles=tmp_path, device="cpu")
+    assert autotune.explain(pipe).chosen.plan.attention == "as_is"
+    (path,) = tmp_path.rglob("*.json")
+    assert {plan.attention for plan in Profile.model_validate_json(path.read_bytes()).front.plans()} == {"as_is"}
+
+
+def remember(folder, **changes):
+    """A search as another machine would have made it: its fastest plan has these values."""
+    front_for(Question(sd(), workload=SMALL, profiles=folder, device="cpu"))
+    (path,) = folder.rglob("*.json")
+    profile = Profile.model_validate_json(path.read_bytes())
+    two = (
+        candidate(Plan(id="fast", **changes), latency_s=1.0),
+        candidate(Plan(id="next", vae_tiling=16), latency_s=2.0),
+    )
+    front = profile.front.model_copy(update={"candidates": two})
+    path.write_text(profile.model_copy(update={"front": front}).model_dump_json())
 
 
 @pytest.mark.parametrize(
@@ -162,7 +195,7 @@ def test_a_call_with_inputs_has_no_nearest():
 def test_the_environment_sets_the_allocator_of_a_card_that_is_here(monkeypatch):
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     here, elsewhere = (
-        job(sd(), SMALL, CARD.model_copy(update={"source": source})) for source in ("probed", "catalogue")
+        job(sd(), SMALL, CARD.model_copy(update={"free_bytes": free_bytes})) for free_bytes in (10**10, None)
     )
     assert here.allocator is not None
     assert here.allocator.expandable_segments

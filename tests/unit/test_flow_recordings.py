@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 
+import autotune
 from autotune.errors import PlanError, WorkloadError
 from autotune.flow.estimating import estimate_of
 from autotune.flow.job import job_for
 from autotune.flow.planning import front_of
 from autotune.flow.recordings import Recordings
+from autotune.levers.engine import EXECUTED
 from autotune.records.plan import EXECUTION_LEVERS, Plan
+from autotune.records.precision import Precision
+from autotune.records.values import typed
 from autotune.search.space import Space
 from autotune.trace.session import Session
 from benchmarks.tiny import CALLS, flux, sd
@@ -144,6 +149,86 @@ def test_only_what_does_not_run_alone_is_refused():
     assert str(caught.value) == (
         "vae_slicing=True, vae_tiling=16 do not run together: vae raises ValueError: one by one there are no tiles"
     )
+
+
+def tiny_vae(levels):
+    """diffusers' tiling takes for granted that there are four (autoencoder_tiny.py: tile_latent_min_size)."""
+    torch.manual_seed(0)
+    return AutoencoderTiny(
+        encoder_block_out_channels=(16,) * levels,
+        decoder_block_out_channels=(16,) * levels,
+        num_encoder_blocks=(1,) * levels,
+        num_decoder_blocks=(1,) * levels,
+    ).eval()
+
+
+@pytest.mark.parametrize("levels", [2, 3])
+def test_a_vae_whose_tiles_cannot_be_blended_is_planned_untiled(levels):
+    pipe = sd()
+    pipe.vae = tiny_vae(levels)
+    call = {**CALL, "height": 128, "width": 128}
+    narrow = {"dtype": "as_is", "batch_split": False, "feed_forward_chunks": False, "channels_last": False}
+    found = front_of(job_for(pipe, device=CARD, workload=call, example=None, calls=1, undo=True), keep=narrow)
+    assert {candidate.plan.vae_tiling for candidate in found.candidates} == {False}
+    assert "does not run: vae raises RuntimeError: " in found.candidates[0].plan.reasons["vae_tiling"]
+    with pytest.raises(PlanError, match=r"^vae_tiling=32 does not run: vae raises RuntimeError: "):
+        autotune.optimize(pipe, workload=call, keep={"vae_tiling": 32}, device="cpu", profiles=False)
+    assert autotune.optimize(pipe, workload=call, keep=narrow, device="cpu", profiles=False) is pipe
+
+
+@pytest.mark.parametrize(
+    ("lever", "value", "plain"),
+    [
+        ("vae_tiling", 16, False),
+        ("vae_slicing", True, False),
+        ("feed_forward_chunks", 2, False),
+        ("channels_last", True, False),
+        ("attention", "vanilla", "as_is"),
+        ("batch_split", 2, False),
+        ("dtype", Precision("float16"), Precision()),
+    ],
+)
+@pytest.mark.parametrize("error", [KeyError("tile"), RuntimeError("in the lever\nand more"), ZeroDivisionError()])
+def test_whatever_a_variant_raises_only_that_variant_is_dropped(lever, value, plain, error, monkeypatch):
+    """Not only the component's code may raise: the lever too, as it is pulled on the twin."""
+    apply = type(EXECUTED[lever]).apply
+
+    def raising(self, subject, wanted, *, undo):
+        if wanted == value:
+            raise error
+        return apply(self, subject, wanted, undo=undo)
+
+    monkeypatch.setattr(type(EXECUTED[lever]), "apply", raising)
+    one = recordings(sd(), {**CALL, "num_images_per_prompt": 2})
+    traces = one.traces(space(**{lever: (plain, value)}))
+    assert [key[wanted_place(lever)] for key in traces] == [plain]
+    said = {KeyError: "KeyError: 'tile'", RuntimeError: "RuntimeError: in the lever"}
+    why = said.get(type(error), "ZeroDivisionError: no message")
+    assert one.refused == {(lever, value): why}
+    with pytest.raises(PlanError) as caught:
+        recordings(sd(), {**CALL, "num_images_per_prompt": 2}).traces(space(**{lever: (value,)}))
+    assert str(caught.value) == f"{lever}={typed(value)} does not run: {why}"
+
+
+def test_a_variant_that_fails_in_the_middle_leaves_the_next_one_whole():
+    """What was recorded before it failed is forgotten, or later variants would find calls that are not the pipeline's."""
+    one = recordings(sd(), CALL)
+    whole = one.whole()
+    before = list(one._session._calls)
+    part, times = one._session.part("unet"), []
+
+    def stopping(*args, **kwargs):
+        times.append(1)
+        if len(times) == 2:
+            raise ValueError("the second time")
+        return type(part).forward(part, *args, **kwargs)
+
+    part.forward = stopping
+    with pytest.raises(PlanError, match="unet raises ValueError: the second time"):
+        one._session.again(whole, "unet")
+    assert one._session._calls == before
+    del part.forward
+    assert len(one._session.again(whole, "unet")) == 2
 
 
 def test_where_only_tiles_run_the_whole_image_is_no_variant():

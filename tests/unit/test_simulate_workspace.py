@@ -7,6 +7,7 @@ import pytest
 
 from autotune.simulate.margins import margin_bytes
 from autotune.simulate.workspace import (
+    bare_context_bytes,
     context_bytes,
     conv_workspace_bytes,
     cublas_bytes,
@@ -31,11 +32,12 @@ PLANE = np.array([False])
 )
 def test_context_and_cublas(capability, context_mib, cublas_kib):
     assert context_bytes(card(capability)) == context_mib * MIB
+    assert bare_context_bytes(card(capability)) == (context_mib - 96) * MIB  # kernels are loaded as they are used
     assert cublas_bytes(card(capability)) == cublas_kib * 1024
 
 
 def test_the_cpu_has_none_of_it():
-    assert context_bytes(CPU) == cublas_bytes(CPU) == slack_bytes(CPU, 10**9) == 0
+    assert context_bytes(CPU) == bare_context_bytes(CPU) == cublas_bytes(CPU) == slack_bytes(CPU, 10**9) == 0
     assert conv_workspace_bytes(CPU, "float32", np.array([[100, 200, 30]]), is_3d=PLANE).tolist() == [0]
     assert margin_bytes(CPU, "none", 10**9) == 30_000_000
 

@@ -58,7 +58,19 @@ def written_over():
     return first.item(), sizes.tolist()
 
 
-@pytest.mark.parametrize("code", [unpatchify, lengths, windows, masked, written_over], ids=lambda code: code.__name__)
+TABLE = torch.linspace(0.0, 1.0, 8)
+
+
+def looked_up():
+    """A scheduler's table, which is real, at steps that its code has written into a tensor (ConsistencyDecoderVAE)."""
+    steps = torch.tensor([3, 1])
+    places = [torch.where(steps == step)[0].tolist() for step in steps]
+    return [TABLE[step].shape for step in steps], places, TABLE[steps[0] : 6].shape
+
+
+@pytest.mark.parametrize(
+    "code", [unpatchify, lengths, windows, masked, written_over, looked_up], ids=lambda code: code.__name__
+)
 def test_what_is_known_is_what_real_tensors_say(code):
     real, found = both(code)
     assert found == real

@@ -6,7 +6,7 @@ from types import MethodType
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, HeunDiscreteScheduler, PNDMScheduler
+from diffusers import ConsistencyDecoderVAE, DDIMScheduler, HeunDiscreteScheduler, PNDMScheduler
 
 from autotune.errors import WorkloadError
 from autotune.flow.job import job_for
@@ -37,6 +37,26 @@ def test_phases_and_turns():
         ("unet", "forward", "denoising", 1),
         ("vae", "decode", "decoding", -1),
     ]
+
+
+def test_a_vae_that_decodes_in_steps_of_its_own():
+    pipe = sd()
+    torch.manual_seed(0)
+    pipe.vae = ConsistencyDecoderVAE(
+        encoder_block_out_channels=(32, 64),
+        encoder_down_block_types=("DownEncoderBlock2D",) * 2,
+        decoder_block_out_channels=(32, 64),
+        decoder_down_block_types=("ResnetDownsampleBlock2D",) * 2,
+        decoder_up_block_types=("ResnetUpsampleBlock2D",) * 2,
+        decoder_layers_per_block=1,
+        sample_size=32,
+    ).eval()
+    trace = record(pipe)
+    assert trace.untraced == {}
+    decoding = trace.segments[-2]
+    place = decoding.modules.index("vae.decoder_unet.conv_in")
+    assert decoding.ref[decoding.kind == EventKind.ENTER].tolist().count(place) == 2
+    assert pipe(**CALL).images.shape == (1, 3, 32, 32)
 
 
 def test_without_guidance_there_is_no_negative_prompt():

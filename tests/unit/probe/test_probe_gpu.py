@@ -8,12 +8,18 @@ from types import SimpleNamespace
 import pytest
 
 from autotune.errors import NoAcceleratorError
+from autotune.flow.ask import place_of
+from autotune.flow.budget import budget_for
+from autotune.flow.question import Question
 from autotune.probe import gpu, nvml
 from autotune.probe.catalog import card
+from autotune.records.host import Host
+from autotune.simulate.workspace import bare_context_bytes
 from autotune.units import GIB, MIB
 
 WORKS = "what works: device='cpu', or gpu='NVIDIA GeForce RTX 3060 12GB' to plan for a card that is not here"
 DRIVER_BYTES = 300 * MIB
+HOST = Host(ram_total_bytes=32 * GIB, ram_available_bytes=16 * GIB, cores=8, os="Linux")
 
 
 class NvmlError(Exception):
@@ -110,7 +116,18 @@ class Nvml:
 class Torch:
     """The part of torch that the probe uses; `cards` are those that this process may use, in torch's order."""
 
-    def __init__(self, *cards, cuda="13.0", hip=None, mps=False, xpu=False, initialized=True, pool_bytes=0, bare=True):
+    def __init__(
+        self,
+        *cards,
+        cuda="13.0",
+        hip=None,
+        mps=False,
+        xpu=False,
+        initialized=True,
+        pool_bytes=0,
+        held_bytes=3 * GIB,
+        bare=True,
+    ):
         self.__version__ = "2.13.0"
         self.version = SimpleNamespace(cuda=cuda, hip=hip)
         self.backends = SimpleNamespace(mps=SimpleNamespace(is_available=lambda: mps))
@@ -137,8 +154,8 @@ class Torch:
             current_device=lambda: 0,
             get_device_name=lambda index: cards[index].name,
             get_device_properties=properties,
-            memory_reserved=lambda index: 3 * GIB + pool_bytes,
-            memory_allocated=lambda index: 3 * GIB,
+            memory_reserved=lambda index: held_bytes + pool_bytes,
+            memory_allocated=lambda index: held_bytes,
             mem_get_info=lambda index: (9 * GIB, cards[index].total),
         )
 
@@ -306,6 +323,41 @@ def test_the_local_device_is_torchs_not_nvmls_first(here):
     assert device.free_bytes == 21 * GIB
     assert device.total_bytes == second.total - DRIVER_BYTES + MIB
     assert gpu.local_device("cuda:0") == device == gpu.local_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("driver", "torch", "free_bytes"),
+    [
+        (
+            Nvml(rtx3060()),
+            Torch(rtx3060(), initialized=False),
+            10 * GIB,
+        ),  # no context yet: the driver has not counted one
+        (Nvml(rtx3060()), Torch(rtx3060(), held_bytes=0), 10 * GIB),  # initialised, and nothing on the card
+        (Nvml(rtx3060()), Torch(rtx3060()), 10 * GIB + 300 * MIB),
+        (Nvml(rtx3060()), Torch(rtx3060(), pool_bytes=GIB), 11 * GIB + 300 * MIB),
+        (None, Torch(rtx3060(), held_bytes=0), 9 * GIB + 300 * MIB),  # torch cannot ask without making one
+    ],
+)
+def test_a_context_that_is_there_is_free_to_who_counts_it_among_the_needs(here, driver, torch, free_bytes):
+    here(driver, torch)
+    assert gpu.local_device(context_bytes=lambda device: 300 * MIB).free_bytes == free_bytes
+    here(driver, torch)
+    assert gpu.local_device().free_bytes in {free_bytes, free_bytes - 300 * MIB}
+
+
+def test_the_context_is_counted_once(here):
+    """What just fits an idle card fits it still when this process has a context there, which the driver counts as used."""
+    context, pool = bare_context_bytes(card("RTX 3060 12GB")), GIB
+    free = []
+    for driver, torch in (
+        (Nvml(rtx3060(free_bytes=(10 * GIB,))), Torch(rtx3060(), initialized=False)),
+        (Nvml(rtx3060(free_bytes=(10 * GIB - context - pool,))), Torch(rtx3060(), held_bytes=0, pool_bytes=pool)),
+    ):
+        here(driver, torch)
+        device, _ = place_of(Question("sd15", profiles=False))
+        free.append(budget_for(device, HOST, max_vram=None, max_ram=None).vram_bytes)
+    assert free == [10 * GIB, 10 * GIB]
 
 
 def test_a_card_without_a_known_uuid_is_found_on_the_bus(here):
