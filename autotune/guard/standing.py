@@ -52,10 +52,10 @@ class Standing:
         """All of them, component by component; the first of each network's."""
         held = vars(pipe)
         now = [held.get(name) for name in self._names]
-        found = [] if now == self._parts else self._exchanged(dict(zip(self._names, now, strict=True)))
-        exchanged = {change.component for change in found}
+        others = {name for name, one, part in zip(self._names, now, self._parts, strict=True) if one is not part}
+        found = self._exchanged(dict(zip(self._names, now, strict=True))) if others else []
         for name, seen in self._prints.items():
-            words = seen.change() if name not in exchanged else ""
+            words = seen.change() if name not in others else ""  # torch.compile leaves marks on what it wraps
             if words:
                 found.append(Change(name, f"{name}: {words}", is_exchanged=False))
         return found

@@ -72,7 +72,8 @@ class _Switch:
         self._settle()
 
     def _settle(self) -> None:
-        if self._put_back is not None and not self._users:
+        users = list(self._users)  # a set of weak references counts the dead until it is told of them
+        if self._put_back is not None and not users:
             if _is_on():  # else somebody has set something else since
                 self._put_back()
             self._put_back = None

@@ -74,6 +74,15 @@ def job(family: str, pipe: Any, *, device: Device = CPU, batch: int = 1) -> Job:
     return job_for(pipe, device=device, workload=call, example=None, calls=1, undo=True)
 
 
+def subject_of(lever: Lever, family: str, pipe: Any, *, facts: bool = True) -> Subject:
+    """What the lever is pulled on: the family's call, on a card where only a card will do."""
+    from autotune.flow.planning import facts_for
+
+    planned = job(family, pipe if pipe is not None else build(family), batch=2)
+    seen = facts_for(planned) if facts and lever.name == "batch_split" else {}
+    return Subject(pipe, CARD if lever.name == "tf32" else CPU, planned.largest, denoisers=seen)
+
+
 def pulled(lever: Lever, subject: Subject, value: Any) -> Journal:
     """What takes back a lever that is pulled by itself."""
     journal = Journal()

@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from autotune.errors import PlanError
-from autotune.flow.planning import facts_for
 from autotune.guard import applying
-from autotune.levers.base import Lever, Subject
+from autotune.levers.base import Lever
 from autotune.levers.engine import ORDER
 from autotune.records.plan import LEVERS, Plan
 from autotune.upstream import port
-from tests.contract.families import CARD, CPU, FAMILIES, TILES, build, job, pulled, run, values_of
+from tests.contract.families import CARD, CPU, FAMILIES, TILES, build, job, pulled, run, subject_of, values_of
 
 HALF_TOLERANCE = 0.05  # of images between 0 and 1; five times what is seen with these weights
 EXACT_TOLERANCE = 1e-4
@@ -25,12 +24,6 @@ def other_values(lever: Lever, family: str) -> tuple[Any, ...]:
     """The values that change something; all of the default's where there are no others."""
     others = {"tf32": (True,)}.get(lever.name) or values_of(family, batch=2)[lever.name]
     return tuple(value for value in others if value != getattr(Plan(), lever.name)) or (getattr(Plan(), lever.name),)
-
-
-def subject_of(lever: Lever, family: str, pipe: Any) -> Subject:
-    planned = job(family, pipe, batch=2)
-    facts = facts_for(planned) if lever.name == "batch_split" else {}
-    return Subject(pipe, CARD if lever.name == "tf32" else CPU, planned.largest, denoisers=facts)
 
 
 class Snapshot:
