@@ -9,9 +9,9 @@ import pytest
 from autotune.flow import here
 from autotune.flow.job import job_for
 from autotune.flow.recall import _options
-from autotune.levers import _upstream
 from autotune.records.plan import Plan
 from autotune.store.key import hash_options
+from autotune.upstream import internals
 from benchmarks.tiny import CALLS, flux, sd
 from tests.unit.handmade import CARD, CPU, candidate, card, front
 
@@ -52,7 +52,7 @@ def with_cuda(monkeypatch):
     ],
 )
 def test_what_cannot_be_applied_here_is_left_out_or_searched_anew(device, changes, left, with_cuda, monkeypatch):
-    monkeypatch.setattr(_upstream, "has_triton", lambda: False)
+    monkeypatch.setattr(internals, "has_triton", lambda: False)
     assert ids(here.applicable(remembered(device, Plan(id="other", **changes), PLAIN), job(device))) == left
 
 
@@ -65,7 +65,7 @@ def test_a_plan_is_checked_with_what_its_trace_has_shown(with_cuda):
 
 
 def test_nothing_left_is_a_search(with_cuda, monkeypatch, caplog):
-    monkeypatch.setattr(_upstream, "has_triton", lambda: False)
+    monkeypatch.setattr(internals, "has_triton", lambda: False)
     caplog.set_level(logging.INFO, "autotune")
     assert here.applicable(remembered(HERE, Plan(id="other", compile="blocks")), job(HERE)) is None
     (told,) = caplog.messages

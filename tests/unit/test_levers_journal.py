@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from autotune.errors import AutotuneError
-from autotune.levers.journal import Journal, interrupts_wait
+from autotune.levers.journal import ABSENT, Journal, fill, interrupts_wait
 
 
 class Plain:
@@ -35,13 +35,14 @@ def test_what_was_there_comes_back_and_what_was_not_goes() -> None:
     assert (vars(holder), table, len(journal)) == ({}, {"a": 1}, 0)
 
 
-@pytest.mark.parametrize(("unless_replaced", "left"), [(True, "theirs"), (False, "before")])
-def test_what_somebody_else_put_there_since_may_stay(unless_replaced: bool, left: str) -> None:
-    table, journal = {"a": "before"}, Journal()
-    journal.put(table, "a", "ours", unless_replaced=unless_replaced)
-    table["a"] = "theirs"
-    journal.undo()
-    assert table == {"a": left}
+def test_what_was_there_can_be_read_while_the_change_is_on() -> None:
+    holder, journal = Plain(), Journal()
+    journal.set(holder, "kind", "ours")
+    journal.set(holder, "kind", "ours again")
+    assert [(slot.key, slot.before) for slot in journal.was()] == [("kind", "ours"), ("kind", ABSENT)]
+    for slot in journal.was():
+        fill(slot)
+    assert holder.kind == "of the class"
 
 
 @pytest.mark.parametrize("before", [True, False])
