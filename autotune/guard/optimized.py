@@ -61,6 +61,8 @@ class Optimized:
         self.calls: Calls | None = None
         """What the planned call was."""
         self.said: set[str] = set()
+        self.was_broken_off = False
+        """Whether the last call raised, and may have left hooks or precisions half changed."""
 
     def changes(self, pipe: Any) -> tuple[str, ...]:
         """What is no longer as the plan left it, a clause each."""

@@ -44,7 +44,11 @@ def run_call(
     if optimized is None:
         return call(pipe, *args, **kwargs)
     watch = optimized.watch
-    result = watch.run(pipe, call, args, kwargs) if watch is not None else call(pipe, *args, **kwargs)
+    try:
+        result = watch.run(pipe, call, args, kwargs) if watch is not None else call(pipe, *args, **kwargs)
+    except BaseException:
+        optimized.was_broken_off = True
+        raise
     if optimized.standing is not None:
         optimized.standing.settle(pipe)
     return result
@@ -55,6 +59,11 @@ def _looked_at(
 ) -> Optimized:
     """What the pipeline is under once its changes are seen to."""
     changes = optimized.standing.changes(pipe) if optimized.standing is not None else []
+    if changes and optimized.was_broken_off:  # diffusers had hooks taken off, or a network in another precision
+        optimized = renew(pipe)
+        log.warning("the last call was broken off (%s): the plan was applied anew", _in_words(changes))
+        changes = []
+    optimized.was_broken_off = False
     if changes and optimized.on_change == "refuse":
         raise PlanError(f"{_in_words(changes)}, which the plan does not cover; {_AGAIN}, or autotune.restore(pipe)")
     renewed = [change for change in changes if change.is_exchanged]

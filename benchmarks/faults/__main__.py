@@ -1,21 +1,23 @@
 """`python -m benchmarks.faults --json OUT`: some thousands of faults, and what is left of the pipeline after each.
 
-For two families and one exception every point of applying a plan of every lever is tried, for the others a sample by chance, in
-every phase and with every exception. Then: what is still there once a pipeline is let go, how long the look before a call
-takes, and whether memory grows from cycle to cycle.
+For two families and one exception every point of applying a plan of every lever is tried, of taking it back, and of a rollback;
+for the others a sample by chance, in every phase and with every exception. Then: what is still there once a pipeline is let go,
+how long the look before a call takes, and whether memory grows from cycle to cycle.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import logging
 import random
+import warnings
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from dataclasses import asdict
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import diffusers
 import psutil
@@ -24,49 +26,41 @@ import torch
 from autotune.guard.standing import Standing
 from autotune.records.plan import Plan
 from autotune.zoo.locate import locate
-from benchmarks.faults.inject import ERRORS
 from benchmarks.faults.plans import FAMILIES, scenes_of
-from benchmarks.faults.scenes import PHASES, Counts, Point, Scene
+from benchmarks.faults.scenes import Counts, Point, Scene, sample
 
 EVERY = ("sd", "flux")
 """The families in which every point of the plan of every lever is tried."""
 _WARM_CYCLES, _CYCLES = 5, 50
 _LOOKS = 50  # the fastest counts: a machine that is busy with something else says nothing of the look
+_SUMS = ("points", "wrong_images", "half_applied", "not_reached")
 _IMAGE_EVERY = 4  # of the exhaustive points; the tensors are compared at each
 
 
-def sample(scene: Scene, count: int, chance: random.Random) -> Iterator[Point]:
-    """So many points, as many in each phase as in any other, with exceptions in turn."""
-    sizes = {phase: scene.count(phase) for phase in PHASES}
-    errors = list(ERRORS)
-    for number in range(count):
-        phase = list(PHASES)[number % len(PHASES)]
-        if sizes[phase]:
-            also = chance.randrange(8) if phase == "rollback" else 0
-            yield Point(phase, chance.choice(errors), chance.randrange(sizes[phase]), also)
+def every(scene: Scene, plan: str) -> Iterator[Point]:
+    """Each point of applying a plan and of taking it back, broken off by one exception; of another those of its rollback."""
+    for phase in {"everything": ("apply", "undo"), "model": ("rollback",)}.get(plan, ()):
+        last = scene.count(phase)
+        for at in range(last):
+            where = (last - 1, at) if phase == "rollback" else (at, 0)
+            yield Point(phase, "KeyboardInterrupt", *where)
 
 
-def every(scene: Scene) -> Iterator[Point]:
-    """Each point of applying and of restoring, broken off by one exception."""
-    for phase in ("apply", "undo"):
-        for at in range(scene.count(phase)):
-            yield Point(phase, "KeyboardInterrupt", at)
-
-
-def faults(counts: Counts, *, per_scene: int, seed: int, families: tuple[str, ...], whole: bool) -> dict[str, Any]:
-    """Tries them; gives back what stays of pipelines that are let go."""
-    unfreed = leaked_bytes = 0
-    for family in families:
-        for name, scene in scenes_of(family):
-            chance = random.Random(f"{seed} {family} {name}")
-            for point in sample(scene, per_scene, chance):
-                scene.suffer(point, counts)
-            if whole and family in EVERY and name == "everything":
-                for number, point in enumerate(every(scene)):
-                    scene.suffer(point, counts, look=number % _IMAGE_EVERY == 0)
-            kept, left_bytes = scene.unfreed() if name != "traced" else (0, 0)  # torch.jit.trace keeps what it traced
+def suffered(family: str, per_scene: int, seed: int, whole: bool) -> tuple[Counts, int, int]:
+    """All faults of a family; and pipelines and bytes that stay once they are let go."""
+    diffusers.utils.logging.set_verbosity_error()
+    logging.getLogger("autotune").disabled = True  # what is told of broken calls
+    warnings.simplefilter("ignore")
+    counts, unfreed, leaked_bytes = Counts(), 0, 0
+    for name, scene in scenes_of(family):
+        for point in sample(scene, per_scene, random.Random(f"{seed} {family} {name}")):
+            scene.suffer(point, counts)
+        for number, point in enumerate(every(scene, name) if whole and family in EVERY else ()):
+            scene.suffer(point, counts, look=number % _IMAGE_EVERY == 0)
+        if name != "traced":  # torch.jit.trace keeps what it traced
+            kept, left_bytes = scene.unfreed()
             unfreed, leaked_bytes = unfreed + kept, leaked_bytes + left_bytes
-    return {"leaked_bytes": leaked_bytes, "unfreed_pipelines": unfreed}
+    return counts, unfreed, leaked_bytes
 
 
 def guard_ms() -> dict[str, float]:
@@ -101,28 +95,24 @@ def main() -> None:
     """The command."""
     parser = ArgumentParser(prog="benchmarks.faults", description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=Path, help="where the figures go")
-    parser.add_argument("--per-scene", type=int, default=40, help="points by chance for each plan of each family")
+    parser.add_argument("--per-scene", type=int, default=30, help="points by chance for each plan of each family")
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--families", nargs="*", default=list(FAMILIES), choices=FAMILIES)
     parser.add_argument(
         "--sample-only", action="store_true", help="leave out the families in which every point is tried"
     )
     asked = parser.parse_args()
-    diffusers.utils.logging.set_verbosity_error()
     start_s = perf_counter()
-    counts = Counts()
-    growth = growth_pct()
-    left = faults(
-        counts,
-        per_scene=asked.per_scene,
-        seed=asked.seed,
-        families=tuple(asked.families),
-        whole=not asked.sample_only,
-    )
-    looks = guard_ms()
+    looks, growth = guard_ms(), growth_pct()
+    with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as pool:
+        whole = not asked.sample_only
+        running = [pool.submit(suffered, family, asked.per_scene, asked.seed, whole) for family in asked.families]
+        found = [one.result() for one in running]
+    said = [line for counts, _, _ in found for line in counts.said]
     figures = {
-        **{name: value for name, value in asdict(counts).items() if name != "said"},
-        **left,
+        **{name: sum(getattr(counts, name) for counts, _, _ in found) for name in _SUMS},
+        "unfreed_pipelines": sum(unfreed for _, unfreed, _ in found),
+        "leaked_bytes": sum(leaked_bytes for _, _, leaked_bytes in found),
         "guard_ms": max(looks.values()),
         "guard_ms_by_model": looks,
         "rss_growth_pct": growth,
@@ -130,11 +120,11 @@ def main() -> None:
         "torch": torch.__version__,
         "seconds": round(perf_counter() - start_s),
     }
-    for line in counts.said:
+    for line in said:
         print(line)
     print(json.dumps(figures, indent=2))
     if asked.json:
-        asked.json.write_text(json.dumps(figures | {"said": counts.said}, indent=2) + "\n", encoding="utf-8")
+        asked.json.write_text(json.dumps(figures | {"said": said}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,7 +20,9 @@ from autotune.records.workload import Workload
 from benchmarks.faults.inject import ERRORS, AtChange, AtLine, AtUndo, Injector
 from benchmarks.faults.seen import Seen, weights_of
 
-__all__ = ["PHASES", "Counts", "Point", "Scene"]
+__all__ = ["PHASES", "Counts", "Point", "Scene", "sample"]
+
+_DEEP = 8  # undos of a rollback among which the second fault comes
 
 
 @dataclass
@@ -196,3 +199,12 @@ PHASES: dict[str, Callable[[Scene, Point, Counts], None]] = {
 }
 """Where a fault may come, by name: at changes and lines of applying, at undos and lines of restoring, in a rollback and in a
 call."""
+
+
+def sample(scene: Scene, count: int, chance: random.Random) -> Iterator[Point]:
+    """So many points, as many in each phase as in any other, each with an exception by chance."""
+    sizes = {phase: scene.count(phase) for phase in PHASES}
+    for number in range(count):
+        phase = list(PHASES)[number % len(PHASES)]
+        also = chance.randrange(2 * _DEEP) if phase == "rollback" else 0
+        yield Point(phase, chance.choice(list(ERRORS)), chance.randrange(sizes[phase]), also)
