@@ -103,7 +103,7 @@ def optimize(
         pipe, explained.chosen.plan, device=explained.device, workload=explained.workload, denoisers=front.denoisers,
         undo=undo, reload=explained.reload, watch=watch_for(question, explained), on_change=on_change,
     )  # fmt: skip
-    optimized.tell(pipe, explained.model_copy(update={"state": "optimised"}))
+    optimized.tell(pipe, explained.model_copy(update={"state": "optimised"}), front)
     if verbose:
         _say(optimized.story)
     return pipe

@@ -160,5 +160,5 @@ def reapply(pipe: Any, earlier: Optimized) -> Optimized:
         denoisers=earlier.denoisers,
     )
     again.plan, again.watch, again.on_change, again.said = earlier.plan, earlier.watch, earlier.on_change, earlier.said
-    again.tell(pipe, earlier.story)
+    again.tell(pipe, earlier.story, earlier.front)
     return again

@@ -54,6 +54,8 @@ class Optimized:
         self.on_change: OnChange = "tell"
         self.story: Any = None
         """What was answered when the plan was chosen; None for a plan that the caller wrote."""
+        self.front: Any = None
+        """The plans that it was chosen from."""
         self.watch: Any = None
         """Times the calls that were planned for."""
         self.standing: Standing | None = None
@@ -68,9 +70,9 @@ class Optimized:
         """What is no longer as the plan left it, a clause each."""
         return tuple(change.words for change in self.standing.changes(pipe)) if self.standing is not None else ()
 
-    def tell(self, pipe: Any, story: Any) -> None:
-        """Keeps what was answered, which says how large a call may be."""
-        self.story = story
+    def tell(self, pipe: Any, story: Any, front: Any) -> None:
+        """Keeps what was answered, which says how large a call may be, and what it was chosen from."""
+        self.story, self.front = story, front
         self.calls = Calls(pipe, self.workload, story)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:

@@ -153,13 +153,13 @@ def _dispatch(pipe: Any, backend: str, journal: Journal) -> None:
     """Sets the backend of each processor that asks the dispatcher; the process-wide default stays."""
     name = backends.backend_ready(backend)
     for processor in _dispatching(pipe):
-        journal.set(processor, "_attention_backend", name)
+        journal.set(processor, backends.CHOSEN, name)
 
 
 def _dispatching(pipe: Any) -> list[Any]:
     parts = port.networks(pipe).values()
     processors = (getattr(module, "processor", None) for part in parts for module in part.modules())
-    return [processor for processor in processors if hasattr(processor, "_attention_backend")]
+    return [processor for processor in processors if hasattr(processor, backends.CHOSEN)]
 
 
 def _sliceable(pipe: Any) -> list[Any]:

@@ -13,12 +13,10 @@ from typing import Any
 
 import torch
 
+from autotune.upstream import internals
+
 __all__ = ["Fingerprint"]
 
-# Plain attributes that deep modules are switched by: attention processors (attention_processor.py), FreeU
-# (unet_2d_condition.py enable_freeu), feed-forward chunks (attention.py set_chunk_feed_forward), and step caches
-# (cache_utils.py). One that is new makes its module's table longer.
-_SWITCHES = frozenset({"processor", "s1", "s2", "b1", "b2", "_chunk_size", "_chunk_dim", "_cache_config"})
 _PLAIN = (bool, int, float, str, type(None))
 _SHALLOW = 2  # names in the path of a network's blocks, whose plain attributes are all compared
 _ABSENT: Any = object()
@@ -57,6 +55,7 @@ class Fingerprint:
             "hooks": _sizes(
                 [table[name] for table in own.values() for name in ("_forward_hooks", "_forward_pre_hooks")]
             ),
+            "fused": _sizes([table["merged_adapters"] for table in own.values() if "merged_adapters" in table]),
             "attributes": _sizes([*own.values(), *(table["_modules"] for table in own.values())]),
         }
         self._before = {name: look() for name, look in self._looks.items()}
@@ -95,6 +94,7 @@ class Fingerprint:
             "weights": "weights were exchanged",
             "forwards": "a function was put in place of a forward, or taken off",
             "hooks": "hooks were added or taken off",
+            "fused": "a LoRA was fused, or taken out of the weights",
             "attributes": "modules or settings were added or taken away",
         }[look]
 
@@ -126,4 +126,4 @@ def _sizes(tables: list[Table]) -> Callable[[], list[Any]]:
 
 
 def _is_switch(path: str, table: Table, name: str) -> bool:
-    return name in _SWITCHES or (path.count(".") < _SHALLOW and isinstance(table[name], _PLAIN))
+    return name in internals.SWITCHES or (path.count(".") < _SHALLOW and isinstance(table[name], _PLAIN))

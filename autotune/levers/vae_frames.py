@@ -8,6 +8,7 @@ from autotune.errors import PlanError
 from autotune.levers.base import Domain, Lever, Subject
 from autotune.levers.journal import Journal
 from autotune.upstream import port
+from autotune.upstream.internals import blends_runs, decode_in_runs, pads_runs
 
 __all__ = ["VaeFramewise"]
 
@@ -56,37 +57,33 @@ class VaeFramewise(Lever):
 
     def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
         for vae in _switchable(subject.pipe) if value else ():
-            for module in vae.modules() if _pads(vae) else ():
+            for module in vae.modules() if pads_runs(vae) else ():
                 if hasattr(module, "pad_mode"):
                     journal.set(module, "pad_mode", module.pad_mode)  # the call below sets another
             journal.set(vae, _SWITCH, True)
-            if _pads(vae):
-                vae._enable_framewise_decoding()
+            if pads_runs(vae):
+                decode_in_runs(vae)
 
 
 def _switchable(pipe: Any) -> list[Any]:
     """VAEs whose switch is off and is read: it exists on others that ignore it (Cosmos) or need tiles for it (Magvit)."""
     parts = port.networks(pipe).values()
     return [
-        vae for vae in parts if getattr(vae, _SWITCH, None) is False and (_pads(vae) or _blends(vae)) and _runs(vae)
+        vae
+        for vae in parts
+        if getattr(vae, _SWITCH, None) is False and (pads_runs(vae) or blends_runs(vae)) and _runs(vae)
     ]
 
 
 def _runs(vae: Any) -> bool:
     """Not so Mochi's of diffusers 0.42: its convolutions were made to pad nothing, and switched they pad nothing at all."""
-    return all(m.conv.padding == m.const_padding_conv3d for m in vae.modules() if _pads(vae) and hasattr(m, "pad_mode"))
-
-
-def _blends(vae: Any) -> bool:
-    return hasattr(vae, "_temporal_tiled_decode")
-
-
-def _pads(vae: Any) -> bool:
-    return hasattr(vae, "_enable_framewise_decoding")
+    return all(
+        m.conv.padding == m.const_padding_conv3d for m in vae.modules() if pads_runs(vae) and hasattr(m, "pad_mode")
+    )
 
 
 def _run_frames(vae: Any) -> int:
     """Frames of one run."""
-    if _blends(vae):
+    if blends_runs(vae):
         return int(vae.tile_sample_min_num_frames)
     return int(vae.num_latent_frames_batch_size * vae.temporal_compression_ratio)

@@ -13,6 +13,7 @@ import torch
 from autotune.errors import PipelineError, PlanError, nearest
 from autotune.trace.kernels import Layer
 from autotune.trace.schemes import SCHEMES, stored_bytes
+from autotune.upstream import internals
 
 __all__ = ["QuantizedLinear", "quantized", "stand_in"]
 
@@ -86,7 +87,7 @@ def _is_linear(module: Any) -> bool:
 def _kept(module: Any) -> set[str]:
     """Names and paths that quantisers leave alone: `_keep_in_fp32_modules` everywhere (T5's `wo`); with transformers also
     output embeddings and the module of the last parameter (quantizers/base.py `get_keys_to_not_convert`)."""
-    kept = set(getattr(module, "_keep_in_fp32_modules", None) or ())
+    kept = set(internals.named_in_fp32(module))
     if hasattr(module, "get_output_embeddings"):
         head = module.get_output_embeddings()
         kept |= {path for path, part in module.named_modules() if head is not None and part is head}

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "CHOSEN",
     "backend_missing",
     "backend_names",
     "backend_ready",
 ]
+
+
+CHOSEN = "_attention_backend"
+"""Where a processor that asks the dispatcher holds its backend; None for the process's own."""
 
 
 def backend_names() -> tuple[str, ...]:

@@ -9,16 +9,37 @@ import torch
 
 __all__ = [
     "COMPILED",
+    "SWITCHES",
+    "blends_runs",
+    "decode_in_runs",
     "forget_compiled",
     "has_triton",
     "is_adapted",
     "is_compiled",
     "kept_in_fp32",
     "named_blocks",
+    "named_in_fp32",
+    "pads_runs",
+    "strictly_in_fp32",
     "unet_output",
     "unhook",
     "uses_weight_norm",
 ]
+
+
+def blends_runs(vae: torch.nn.Module) -> bool:
+    """Whether a video VAE decodes runs of frames that it blends (autoencoder_kl_ltx.py)."""
+    return hasattr(vae, "_temporal_tiled_decode")
+
+
+def pads_runs(vae: torch.nn.Module) -> bool:
+    """Whether its convolutions pad otherwise when it decodes runs of frames (autoencoder_kl_mochi.py)."""
+    return hasattr(vae, "_enable_framewise_decoding")
+
+
+def decode_in_runs(vae: Any) -> None:
+    """Has such a VAE pad for runs of frames."""
+    vae._enable_framewise_decoding()
 
 
 def is_adapted(module: torch.nn.Module) -> bool:
@@ -37,6 +58,9 @@ def named_blocks(part: torch.nn.Module) -> frozenset[str]:
     return frozenset(getattr(part, "_repeated_blocks", None) or ())
 
 
+SWITCHES = frozenset({"processor", "s1", "s2", "b1", "b2", "_chunk_size", "_chunk_dim", "_cache_config"})
+"""Plain attributes that deep modules are switched by: attention processors (diffusers/models/attention_processor.py), FreeU
+(unet_2d_condition.py enable_freeu), feed-forward chunks (attention.py set_chunk_feed_forward), step caches (cache_utils.py)."""
 COMPILED = "_compiled_call_impl"
 """The attribute that `module.compile()` sets (torch/nn/modules/module.py)."""
 
@@ -80,14 +104,23 @@ def unet_output(sample: torch.Tensor) -> Any:
     return UNet2DConditionOutput(sample=sample)
 
 
+def named_in_fp32(part: torch.nn.Module) -> frozenset[str]:
+    """Name patterns of parameters that the class wants in fp32 (`_keep_in_fp32_modules` of diffusers and transformers)."""
+    return frozenset(getattr(part, "_keep_in_fp32_modules", None) or ())
+
+
+def strictly_in_fp32(part: torch.nn.Module) -> frozenset[str]:
+    """Those that it wants so beside bfloat16 too (`_keep_in_fp32_modules_strict` of transformers)."""
+    return frozenset(getattr(part, "_keep_in_fp32_modules_strict", None) or ())
+
+
 def kept_in_fp32(part: torch.nn.Module, dtype: torch.dtype) -> tuple[str, ...]:
     """Name patterns of parameters that stay in fp32 when the component is lowered.
 
     transformers keeps `_keep_in_fp32_modules` for float16 only and `_keep_in_fp32_modules_strict` for both
     (modeling_utils.py); diffusers keeps `_keep_in_fp32_modules` for any 16-bit type (model_loading_utils.py).
     """
-    weak = getattr(part, "_keep_in_fp32_modules", None) or ()
-    strict = getattr(part, "_keep_in_fp32_modules_strict", None) or ()
+    weak = named_in_fp32(part)
     if type(part).__module__.startswith("transformers") and dtype != torch.float16:
-        weak = ()
-    return (*weak, *strict)
+        weak = frozenset()
+    return (*sorted(weak), *sorted(strictly_in_fp32(part)))

@@ -171,10 +171,12 @@ def _kept_fp32(module: Any, dtype: torch.dtype) -> list[torch.nn.Parameter]:
 
     if dtype is torch.float32:
         return []
-    patterns = set(getattr(module, "_keep_in_fp32_modules", None) or ())
+    from autotune.upstream import internals
+
+    patterns = internals.named_in_fp32(module)
     if not isinstance(module, PreTrainedModel):
         return [weight for name, weight in module.named_parameters() if not patterns.isdisjoint(name.split("."))]
-    strict = set(module._keep_in_fp32_modules_strict or ())
+    strict = internals.strictly_in_fp32(module)
     kept = [pattern.replace("*", ".*") for pattern in (patterns | strict if dtype is torch.float16 else strict)]
     return [weight for name, weight in module.named_parameters() if any(re.search(one, name) for one in kept)]
 

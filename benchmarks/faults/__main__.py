@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--per-scene", type=int, default=30, help="points by chance for each plan of each family")
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--families", nargs="*", default=list(FAMILIES), choices=FAMILIES)
+    parser.add_argument("--jobs", type=int, default=2, help="processes, a family each")
     parser.add_argument(
         "--sample-only", action="store_true", help="leave out the families in which every point is tried"
     )

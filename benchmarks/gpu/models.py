@@ -14,6 +14,7 @@ from autotune.errors import AutotuneError, PipelineError, nearest
 from autotune.probe.host import host
 from autotune.records.workload import Workload
 from autotune.units import size
+from autotune.upstream.port import networks
 from autotune.zoo.build import build, quiet
 from autotune.zoo.precisions import common
 from autotune.zoo.recipes import find, names, recipes
@@ -84,7 +85,7 @@ def _tiny(name: str) -> Loaded:
     sizes = {field: call.pop(argument, None) for argument, field in fields.items()}
     workload = Workload(**sizes, arguments=call)
     pipe = tiny.PIPELINES[family]()
-    return Loaded(name, pipe, workload, sum(_weights_bytes(part) for part in _networks(pipe)))
+    return Loaded(name, pipe, workload, sum(_weights_bytes(part) for part in networks(pipe).values()))
 
 
 def _tiny_ones() -> Any:
@@ -101,13 +102,9 @@ def _of_the_zoo(name: str) -> Loaded:
     parameters = sum(part.parameters for part in recipe.components)
     require_room(parameters * _HALF_BYTES, why=f"{name} with weights")
     pipe = build(recipe, dtype="bfloat16" if published == "bfloat16" else "float16")
-    for part in _networks(pipe):
+    for part in networks(pipe).values():
         _give_weights(part)
-    return Loaded(name, pipe, Workload(steps=_STEPS), sum(map(_weights_bytes, _networks(pipe))))
-
-
-def _networks(pipe: Any) -> list[torch.nn.Module]:
-    return [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    return Loaded(name, pipe, Workload(steps=_STEPS), sum(map(_weights_bytes, networks(pipe).values())))
 
 
 def _weights_bytes(network: torch.nn.Module) -> int:

@@ -59,8 +59,8 @@ def told() -> Iterator[list[str]]:
     logger.removeHandler(handler)
 
 
-def optimised(plan: Plan, family: str = "sd", **asked: Any) -> Any:
-    return autotune.apply(build(family), plan, workload=workload(family), **asked)
+def optimised(plan: Plan, family: str = "sd", pipe: Any = None, **asked: Any) -> Any:
+    return autotune.apply(pipe or build(family), plan, workload=workload(family), **asked)
 
 
 def quietly(do: Callable[[], Any]) -> Any:
@@ -395,6 +395,18 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
+def found(what: str) -> Any:
+    """The pipeline before its plan: only what is there can be fused."""
+    pipe = build("sd")
+    if what == "fused":
+        add_lora(pipe)
+    return pipe
+
+
+def fused_lora(pipe: Any) -> None:
+    pipe.fuse_lora(components=["unet"])
+
+
 AGAIN = "call autotune.optimize(pipe, ...) to plan for what is there now"
 RENEWED = f"the plan was applied to what is there now; its sizes and seconds are those of before: {AGAIN}"
 NOTICED: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -404,6 +416,7 @@ NOTICED: dict[str, tuple[Callable[[Any], Any], str]] = {
         "weights are float64 now",
     ),
     "LoRA": (add_lora, "unet: module"),
+    "fused": (fused_lora, "unet: a LoRA was fused, or taken out of the weights"),
     "FreeU": (freeu, "unet: modules or settings were added or taken away"),
     "attention": (lambda pipe: pipe.enable_attention_slicing(), "unet: "),
     "tiles": (lambda pipe: pipe.vae.enable_tiling(), "vae: use_tiling was changed"),
@@ -431,7 +444,7 @@ class TestChanged:
     @pytest.mark.parametrize("what", NOTICED)
     def test_it_is_told_once(self, what: str, told: list[str]) -> None:
         change, words = NOTICED[what]
-        pipe = optimised(Plan(channels_last=True, text_encoders="cpu"))
+        pipe = optimised(Plan(channels_last=True, text_encoders="cpu"), pipe=found(what))
         run("sd", pipe, batch=2)
         assert told == []
         change(pipe)
@@ -446,7 +459,7 @@ class TestChanged:
     @pytest.mark.parametrize("what", NOTICED)
     def test_it_is_refused_where_one_wants_that(self, what: str) -> None:
         change, words = NOTICED[what]
-        pipe = optimised(Plan(vae_tiling=False), on_change="refuse")
+        pipe = optimised(Plan(vae_tiling=False), pipe=found(what), on_change="refuse")
         run("sd", pipe, batch=2)
         change(pipe)
         for _ in range(2):
@@ -574,7 +587,7 @@ class TestBigger:
         pipe = self.optimised()
         optimized = optimized_of(pipe)
         tight = optimized.story.model_copy(update={"cap_bytes": optimized.story.chosen.estimate.process_bytes + 1000})
-        optimized.tell(pipe, tight)
+        optimized.tell(pipe, tight, optimized.front)
         with pytest.raises(autotune.DoesNotFitError) as caught:
             pipe("a cat", **{**call_of("sd"), "height": 512, "width": 512})
         assert "by the recorded sizes, more than the cap of" in str(caught.value)
