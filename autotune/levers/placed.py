@@ -72,7 +72,7 @@ class Functions:
     def slots(self) -> list[Slot]:
         """They and the hooks behind them, as slots."""
         forwards = [Slot(vars(m), "forward", ABSENT if forward is None else forward) for m, forward in self._forwards]
-        registries = [Slot(vars(m), "_diffusers_hook", held) for m, held in self.registries.shown().items()]
+        registries = [Slot(vars(m), groups.REGISTRY, held) for m, held in self.registries.shown().items()]
         return [*forwards, *self._hooks, *registries]
 
     def put_back(self) -> None:

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autotune.trace.quantized import stand_in
 from autotune.upstream.port import networks
-from autotune.upstream.weight_hooks import HOOK_ATTRIBUTES, waiting
+from autotune.upstream.weight_hooks import HOOK_ATTRIBUTES, hang_nothing, waiting
 
 __all__ = ["ENTRY_POINTS", "UntraceableError", "born", "own_tensors", "set_precision", "twin_of"]
 
@@ -87,7 +87,7 @@ def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:
         if hasattr(part, "deprecation_warnings"):  # transformers' tokenizers remember there what they warned of
             twin.__dict__[name] = copy.copy(part)
             twin.__dict__[name].deprecation_warnings = dict(part.deprecation_warnings)
-    twin.__dict__["_all_hooks"] = []
+    hang_nothing(twin)
     twin.__dict__["_progress_bar_config"] = {"disable": True}
     return twin
 

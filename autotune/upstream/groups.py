@@ -12,6 +12,7 @@ import torch
 from autotune.upstream.internals import uses_weight_norm
 
 __all__ = [
+    "REGISTRY",
     "Registries",
     "cache_among",
     "exchange_forward",
@@ -25,22 +26,24 @@ __all__ = [
 ]
 
 
+REGISTRY = "_diffusers_hook"
+"""Where a module holds its registry of hooks (diffusers/hooks/hooks.py HookRegistry.check_if_exists_or_initialize)."""
 # diffusers/hooks/group_offloading.py: _GROUP_OFFLOADING, _LAYER_EXECUTION_TRACKER, _LAZY_PREFETCH_GROUP_OFFLOADING
 _GROUP_HOOKS = ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading")
 # Hooks that look at nothing but the call they stand around (diffusers/hooks: group_offloading.py, layerwise_casting.py).
-_HARMLESS_HOOKS = frozenset({*_GROUP_HOOKS, "layerwise_casting", "peft_layerwise_casting"})
+_HARMLESS_HOOKS = frozenset({*_GROUP_HOOKS, "layerwise_casting", "peft_autocast_disable"})
 
 
 def cache_among(modules: Iterable[torch.nn.Module]) -> str:
     """What a step cache on one of the modules does to a batch, in a clause; empty if there is none. Whatever hook is not known
-    to be harmless counts (diffusers/hooks: FirstBlockCache, FasterCache and the others keep states from call to call)."""
+    to be harmless counts: FirstBlockCache and its kin keep states from call to call (diffusers/hooks)."""
     for module in modules:
         registry = module.__dict__.get("_diffusers_hook")
         name = (
             next((name for name in registry.hooks if name not in _HARMLESS_HOOKS), "") if registry is not None else ""
         )
         if name:
-            return f"a step cache ({name}) would take what it keeps of some samples for others"
+            return f"the hook {name} of diffusers, as step caches have them, takes what it keeps of some samples for others"
     return ""
 
 

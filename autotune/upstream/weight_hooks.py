@@ -18,6 +18,7 @@ __all__ = [
     "forget_hook",
     "forget_hooks",
     "guards_of",
+    "hang_nothing",
     "hooks_of",
     "is_hooked",
     "is_sequential",
@@ -49,6 +50,11 @@ REMEMBERED = ("_all_hooks", "_offload_device", "_offload_gpu_id")
 def offload_remembered(pipe: Any) -> dict[str, Any]:
     """What the pipeline itself remembers of accelerate's hooks."""
     return {name: pipe.__dict__[name] for name in REMEMBERED if name in pipe.__dict__}
+
+
+def hang_nothing(pipe: Any) -> None:
+    """The pipeline, a copy of another, remembers no hooks: those that it had are the other's."""
+    pipe.__dict__["_all_hooks"] = []
 
 
 def forget_hooks(pipe: Any, parts: Iterable[torch.nn.Module] = ()) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from autotune.errors import PipelineError
 from autotune.records.halves import DtypeName
+from autotune.upstream.port import optional_of
 from autotune.zoo.precisions import Wanted, chosen
 from autotune.zoo.recipe import ComponentRecipe, PlainRecipe, Recipe
 from autotune.zoo.recipes import require_pipeline
@@ -84,9 +85,7 @@ def assemble(recipe: Recipe, networks: Mapping[str, Any]) -> DiffusionPipeline:
         if recipe.scheduler is not None:
             parts["scheduler"] = _plain(recipe.scheduler)
         pipeline_class = getattr(diffusers, recipe.pipeline_class or "")
-        absent = dict.fromkeys(
-            signature(pipeline_class.__init__).parameters.keys() & pipeline_class._optional_components
-        )
+        absent = dict.fromkeys(signature(pipeline_class.__init__).parameters.keys() & optional_of(pipeline_class))
         pipe = pipeline_class(**{**absent, **parts}, **recipe.init_arguments)
     if recipe.vae_tiling:
         pipe.vae.enable_tiling()

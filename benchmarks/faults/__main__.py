@@ -9,58 +9,24 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
-import random
-import warnings
 from argparse import ArgumentParser
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
-import diffusers
 import psutil
 import torch
 
 from autotune.guard.standing import Standing
 from autotune.records.plan import Plan
 from autotune.zoo.locate import locate
+from benchmarks.faults.family import suffered
 from benchmarks.faults.plans import FAMILIES, scenes_of
-from benchmarks.faults.scenes import Counts, Point, Scene, sample
 
-EVERY = ("sd", "flux")
-"""The families in which every point of the plan of every lever is tried."""
 _WARM_CYCLES, _CYCLES = 5, 50
 _LOOKS = 50  # the fastest counts: a machine that is busy with something else says nothing of the look
 _SUMS = ("points", "wrong_images", "half_applied", "not_reached")
-_IMAGE_EVERY = 4  # of the exhaustive points; the tensors are compared at each
-
-
-def every(scene: Scene, plan: str) -> Iterator[Point]:
-    """Each point of applying a plan and of taking it back, broken off by one exception; of another those of its rollback."""
-    for phase in {"everything": ("apply", "undo"), "model": ("rollback",)}.get(plan, ()):
-        last = scene.count(phase)
-        for at in range(last):
-            where = (last - 1, at) if phase == "rollback" else (at, 0)
-            yield Point(phase, "KeyboardInterrupt", *where)
-
-
-def suffered(family: str, per_scene: int, seed: int, whole: bool) -> tuple[Counts, int, int]:
-    """All faults of a family; and pipelines and bytes that stay once they are let go."""
-    diffusers.utils.logging.set_verbosity_error()
-    logging.getLogger("autotune").disabled = True  # what is told of broken calls
-    warnings.simplefilter("ignore")
-    counts, unfreed, leaked_bytes = Counts(), 0, 0
-    for name, scene in scenes_of(family):
-        for point in sample(scene, per_scene, random.Random(f"{seed} {family} {name}")):
-            scene.suffer(point, counts)
-        for number, point in enumerate(every(scene, name) if whole and family in EVERY else ()):
-            scene.suffer(point, counts, look=number % _IMAGE_EVERY == 0)
-        if name != "traced":  # torch.jit.trace keeps what it traced
-            kept, left_bytes = scene.unfreed()
-            unfreed, leaked_bytes = unfreed + kept, leaked_bytes + left_bytes
-    return counts, unfreed, leaked_bytes
 
 
 def guard_ms() -> dict[str, float]:

@@ -5,8 +5,11 @@ A failure here says what changed upstream; what relies on it is in `upstream/` o
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
 import warnings
+from pathlib import Path
 from types import MethodType
 
 import accelerate
@@ -23,7 +26,7 @@ from diffusers import (
     ModelMixin,
     StableDiffusionPipeline,
 )
-from diffusers.hooks import group_offloading
+from diffusers.hooks import FirstBlockCacheConfig, group_offloading, layerwise_casting
 from diffusers.models import attention_dispatch, attention_processor
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_dispatch import AttentionBackendName
@@ -36,6 +39,7 @@ from torch.utils import _pytree
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from autotune import upstream
 from autotune.levers.attention import _BACKENDS, _BY_KIND, _KINDS, _attentions, _dispatching
 from autotune.levers.compiling import repeated_blocks
 from autotune.levers.feed_forward import _layers
@@ -564,3 +568,95 @@ def test_diffusers_moves_a_pipeline_itself_only_in_these_words():
 
 def test_the_pipeline_keeps_the_progress_bars_settings():
     assert build("sd")._progress_bar_config == {"disable": True}, "diffusers: _progress_bar_config is gone"
+
+
+def test_a_registry_keeps_its_hooks_in_these_tables():
+    part = torch.nn.Sequential(torch.nn.Linear(1, 1))
+    group_offloaded(part)
+    registry = part[0]._diffusers_hook
+    for name in ("hooks", "_hook_order", "_fn_refs"):
+        assert len(getattr(registry, name)) == 1, f"diffusers: HookRegistry.{name} does not hold the hook"
+    (reference,) = registry._fn_refs
+    assert "forward" in vars(reference), "diffusers: HookFunctionReference.forward is gone"
+    assert hasattr(reference, "original_forward"), "diffusers: HookFunctionReference.original_forward is gone"
+
+
+def test_a_module_keeps_its_hooks_in_these_tables():
+    module = torch.nn.Linear(1, 1)
+    module.register_forward_pre_hook(lambda *_: None, with_kwargs=True)
+    module.register_forward_hook(lambda *_: None, with_kwargs=True, always_call=True)
+    for name in internals._HOOK_TABLES:
+        assert len(getattr(module, name)) == 1, f"torch: Module.{name} does not hold the hook"
+    assert {"_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"} <= set(
+        internals._HOOK_TABLES
+    )
+
+
+def test_a_pipeline_says_which_components_it_can_do_without():
+    assert "safety_checker" in StableDiffusionPipeline._optional_components, "diffusers: _optional_components is gone"
+    found = port.port_of(build("sd"))
+    assert {"unet", "vae", "scheduler"} <= set(found.expected), "diffusers: pipe.config names components otherwise"
+    assert "requires_safety_checker" not in found.expected
+
+
+def test_switches_of_deep_modules_have_these_names():
+    pipe = build("sd")
+    pipe.enable_freeu(s1=1, s2=1, b1=1, b2=1)
+    assert {"s1", "s2", "b1", "b2"} <= set(vars(pipe.unet.up_blocks[0])), "diffusers: FreeU has other names"
+    block = pipe.unet.mid_block.attentions[0].transformer_blocks[0]
+    assert {"_chunk_size", "_chunk_dim"} <= set(vars(block)), "diffusers: feed-forward chunks have other names"
+    model = build("flux").transformer
+    model.enable_cache(FirstBlockCacheConfig(threshold=1.0))
+    assert "_cache_config" in vars(model), "diffusers: CacheMixin._cache_config is gone"
+    assert groups.cache_among(model.modules()), "diffusers: a step cache is no hook in a registry any more"
+    model.disable_cache()
+    assert groups.cache_among(model.modules()) == ""
+
+
+def test_hooks_that_are_harmless_to_a_batch_have_these_names():
+    known = {group_offloading._GROUP_OFFLOADING, layerwise_casting._LAYERWISE_CASTING_HOOK}
+    known |= {layerwise_casting._PEFT_AUTOCAST_DISABLE_HOOK}
+    assert known <= groups._HARMLESS_HOOKS | {"peft_autocast_disable"}, "diffusers: hooks were renamed"
+
+
+ROOM = Path(upstream.__file__).parent
+
+
+def private_names(path):
+    """What a file names of others' that begins with an underscore: attributes, names in strings, imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not (
+            isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
+        ):
+            found = [node.attr]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found = [node.value]
+        else:
+            found = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+        yield from (name for name in found if re.fullmatch(r"_[a-z]\w+", name) and name not in own)
+
+
+@pytest.mark.parametrize("path", sorted(ROOM.glob("*.py")), ids=lambda path: path.name)
+def test_every_private_name_has_a_canary(path):
+    here = Path(__file__).read_text(encoding="utf-8")
+    assert sorted({name for name in private_names(path) if name not in here}) == []
+
+
+# What other rooms may name: torch's tables of a module, which it has kept under these names since its first version.
+OF_TORCH = {
+    "_parameters",
+    "_buffers",
+    "_modules",
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_non_persistent_buffers_set",
+}
+
+
+@pytest.mark.parametrize("name", ["levers", "guard", "trace", "probe", "flow", "zoo", "measure"])
+def test_no_other_room_names_what_diffusers_and_its_kin_keep_private(name):
+    theirs = {found for path in ROOM.glob("*.py") for found in private_names(path)} - OF_TORCH
+    for path in sorted((ROOM.parent / name).glob("*.py")):
+        assert sorted(theirs & set(private_names(path))) == [], path.name
