@@ -24,6 +24,7 @@ __all__ = [
     "networks",
     "networks_among",
     "offloaded",
+    "optional_of",
     "parameters_of",
     "port_of",
     "text_encoders",
@@ -106,7 +107,12 @@ class ClassicPort(PipelinePort):
 
     @property
     def optional(self) -> frozenset[str]:
-        return frozenset(self._pipe._optional_components)
+        return optional_of(self._pipe)
+
+
+def optional_of(pipeline_class: Any) -> frozenset[str]:
+    """Components without which a pipeline of the class can do."""
+    return frozenset(pipeline_class._optional_components)
 
 
 def _is_component(value: Any) -> bool:

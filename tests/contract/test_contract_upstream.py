@@ -616,7 +616,7 @@ def test_switches_of_deep_modules_have_these_names():
 def test_hooks_that_are_harmless_to_a_batch_have_these_names():
     known = {group_offloading._GROUP_OFFLOADING, layerwise_casting._LAYERWISE_CASTING_HOOK}
     known |= {layerwise_casting._PEFT_AUTOCAST_DISABLE_HOOK}
-    assert known <= groups._HARMLESS_HOOKS | {"peft_autocast_disable"}, "diffusers: hooks were renamed"
+    assert known <= groups._HARMLESS_HOOKS, "diffusers: hooks were renamed"
 
 
 ROOM = Path(upstream.__file__).parent
