@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotune.errors import PipelineError, nearest
+from autotune.upstream.port import optional_of
 from autotune.zoo import untrusted
 from autotune.zoo.build import network, quiet
 from autotune.zoo.precisions import Wanted, chosen
@@ -48,7 +49,7 @@ def build_folder(sources: Sources, *, dtype: Wanted | None = None) -> DiffusionP
         pipeline_class = _pipeline_class(sources.index["_class_name"])
         parameters = inspect.signature(pipeline_class.__init__).parameters.values()
         required = {parameter.name for parameter in parameters if parameter.default is parameter.empty} - {"self"}
-        optional = set(pipeline_class._optional_components)
+        optional = optional_of(pipeline_class)
         switches = {parameter.name for parameter in parameters} - required - optional - {"self"}
         components = {name: of for name, of in components_of(sources.index).items() if name in required | optional}
         missing = sorted(required - optional - set(components))
