@@ -52,11 +52,12 @@ class Fingerprint:
             "dtypes": lambda: list(map(_dtype, tensors)),
             "switches": _items([(table, name) for _, table, name in switches]),
             "forwards": _kinds([table for table in own.values() if "forward" in table], "forward"),
-            "hooks": _sizes(
+            "hooks": _filled(
                 [table[name] for table in own.values() for name in ("_forward_hooks", "_forward_pre_hooks")]
             ),
             "fused": _sizes([table["merged_adapters"] for table in own.values() if "merged_adapters" in table]),
-            "attributes": _sizes([*own.values(), *(table["_modules"] for table in own.values())]),
+            "leaves": _filled([table["_modules"] for table in own.values() if not table["_modules"]]),
+            "attributes": _sizes(list(own.values())),
         }
         self._before = {name: look() for name, look in self._looks.items()}
 
@@ -95,7 +96,8 @@ class Fingerprint:
             "forwards": "a function was put in place of a forward, or taken off",
             "hooks": "hooks were added or taken off",
             "fused": "a LoRA was fused, or taken out of the weights",
-            "attributes": "modules or settings were added or taken away",
+            "leaves": "modules were added or taken away",
+            "attributes": "settings were added or taken away",
         }[look]
 
 
@@ -119,6 +121,11 @@ def _items(places: list[tuple[Table, str]]) -> Callable[[], list[Any]]:
 def _kinds(tables: list[Table], name: str) -> Callable[[], list[Any]]:
     """Classes of what stands there: offload makes its functions anew after each call."""
     return lambda: [type(table.get(name)) for table in tables]
+
+
+def _filled(tables: list[Table]) -> Callable[[], list[Any]]:
+    """What stands in those that are not empty, as nearly all of them are."""
+    return lambda: list(chain.from_iterable(map(dict.values, filter(None, tables))))
 
 
 def _sizes(tables: list[Table]) -> Callable[[], list[Any]]:

@@ -418,7 +418,7 @@ NOTICED: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "LoRA": (add_lora, "unet: module"),
     "fused": (fused_lora, "unet: a LoRA was fused, or taken out of the weights"),
-    "FreeU": (freeu, "unet: modules or settings were added or taken away"),
+    "FreeU": (freeu, "unet: settings were added or taken away"),
     "attention": (lambda pipe: pipe.enable_attention_slicing(), "unet: "),
     "tiles": (lambda pipe: pipe.vae.enable_tiling(), "vae: use_tiling was changed"),
     "slices": (lambda pipe: pipe.vae.enable_slicing(), "vae: use_slicing was changed"),
