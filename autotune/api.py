@@ -265,6 +265,7 @@ def explain(
     optimized = optimized_of(pipe_or_model)
     if optimized is None:
         return as_it_stands(question)
+    optimized.refuse_half(pipe_or_model)
     changes = optimized.changes(pipe_or_model)
     asked = (gpu, max_vram, workload, example, device)
     if optimized.story is not None and not changes and all(argument is None for argument in asked):

@@ -49,8 +49,9 @@ def apply_plan(
         PlanError: a value that cannot be applied; the pipeline is as it was.
     """
     before = optimized_of(pipe)
-    if before is not None and is_under(pipe, plan, device):
-        before.on_change = on_change
+    if before is not None and is_under(pipe, plan, device, undo=undo, denoisers=denoisers):
+        before.serve(pipe, workload)
+        before.watch, before.on_change = watch, on_change
         return before
     if denoisers is None and plan.batch_split is not False:
         from autotune.flow.planning import facts_for

@@ -7,6 +7,7 @@ pipeline says so and `restore` goes on.
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -30,6 +31,8 @@ from autotune.upstream import port
 
 __all__ = ["apply", "is_under", "optimized_of", "reapply", "restore"]
 
+log = logging.getLogger("autotune")
+
 
 def apply(
     pipe: Any,
@@ -49,7 +52,8 @@ def apply(
         PlanError: a value cannot be applied; nothing has been changed then, and an earlier plan is still there.
     """
     earlier = optimized_of(pipe)
-    if earlier is not None and is_under(pipe, plan, device):
+    if earlier is not None and is_under(pipe, plan, device, undo=undo, denoisers=denoisers):
+        earlier.serve(pipe, workload)
         return earlier
     was_whole = earlier is not None and earlier.is_whole
     restore(pipe)
@@ -61,19 +65,30 @@ def apply(
             _apply(pipe, optimized)
     except BaseException:
         if earlier is not None and was_whole:
-            reapply(pipe, earlier)
+            _put_back(pipe, earlier)
         raise
     return optimized
 
 
-def is_under(pipe: Any, plan: Plan, device: Device) -> bool:
-    """Whether the pipeline runs as planned there already, all of it."""
+def _put_back(pipe: Any, earlier: Optimized) -> None:
+    """The earlier plan again; the error that led here is told, not one of this."""
+    try:
+        reapply(pipe, earlier)
+    except AutotuneError as error:
+        log.warning("the earlier plan could not be put back, the pipeline is as its owner made it: %s", error)
+
+
+def is_under(
+    pipe: Any, plan: Plan, device: Device, *, undo: bool = True, denoisers: Mapping[str, DenoiserFacts] | None = None
+) -> bool:
+    """Whether the pipeline runs as planned there already, all of it, and nothing has changed since."""
     found = optimized_of(pipe)
-    if found is None or not found.is_whole:
+    if found is None or not found.is_whole or found.is_altered or found.was_broken_off or found.changes(pipe):
         return False
-    parts = port.networks(pipe).values()
     same = found.plan.same_as(plan) and found.device.torch_device == device.torch_device
-    return same and all(owner_of(part) is found for part in parts)
+    proved = plan.batch_split is False or denoisers is None or denoisers == found.denoisers
+    owned = all(owner_of(part) is found for part in port.networks(pipe).values())
+    return same and proved and owned and found.keeps_originals == undo
 
 
 def _apply(pipe: Any, optimized: Optimized) -> None:
@@ -88,6 +103,7 @@ def _apply(pipe: Any, optimized: Optimized) -> None:
         files=files_of(pipe) if optimized.reloads else None,
         keeps_originals=optimized.keeps_originals,
     )
+    optimized.folders = subject.files.folders if subject.files is not None else ()
     journal = optimized.journal
     try:
         mark(pipe, optimized)
@@ -127,6 +143,11 @@ def restore(pipe: Any) -> bool:
     optimized = optimized_of(pipe)
     if optimized is None:
         return False
+    gone = [str(folder) for folder in optimized.folders if not folder.is_dir()]
+    if gone:
+        raise AutotuneError(
+            f"restore reads originals from {', '.join(gone)}, which is not there; put it back and call again"
+        )
     optimized.is_whole = False
     with torch.inference_mode(False):
         optimized.journal.undo()
@@ -143,22 +164,27 @@ def renew(pipe: Any) -> Optimized:
     """Applies the pipeline's plan to what is there now: a component was exchanged."""
     earlier = optimized_of(pipe)
     assert earlier is not None
+    parts = {name: part for name, part in port.networks(pipe).items() if owner_of(part) is not earlier}
+    _refuse_elsewhere_owned(pipe, parts)
+    subject = Subject(pipe, earlier.device, earlier.workload, earlier.plan, earlier.denoisers)
+    plan = engine.covering(subject, earlier.plan)
+    engine.check(subject, plan)  # with the plan still on
     restore(pipe)
-    return reapply(pipe, earlier)
+    return reapply(pipe, earlier, plan)
 
 
-def reapply(pipe: Any, earlier: Optimized) -> Optimized:
-    """Puts back a plan that was just taken off. Without originals the weights stayed lowered."""
-    plan = earlier.plan if earlier.keeps_originals else earlier.plan.model_copy(update={"dtype": "as_is"})
+def reapply(pipe: Any, earlier: Optimized, plan: Plan | None = None) -> Optimized:
+    """Puts back a plan that was just taken off, or what of it is still to be had. Without originals the weights stayed lowered,
+    and are not cast again."""
     again = apply(
         pipe,
-        plan,
+        plan or earlier.plan,
         device=earlier.device,
         workload=earlier.workload,
         undo=earlier.keeps_originals,
         reload=earlier.reloads,
         denoisers=earlier.denoisers,
     )
-    again.plan, again.watch, again.on_change, again.said = earlier.plan, earlier.watch, earlier.on_change, earlier.said
+    again.watch, again.on_change, again.said = earlier.watch, earlier.on_change, earlier.said
     again.tell(pipe, earlier.story, earlier.front)
     return again

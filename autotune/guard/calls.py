@@ -98,5 +98,5 @@ def _measure(value: Any) -> Any:
     if shape is not None and not callable(shape):
         return tuple(shape) if hasattr(shape, "__iter__") else shape
     if isinstance(value, list | tuple):
-        return (len(value), *(_measure(item) for item in value[:1]))
+        return tuple(_measure(item) for item in value)
     return type(value).__name__

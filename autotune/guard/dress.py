@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial, wraps
+from pathlib import Path
 from typing import Any
 from weakref import ref
 
@@ -74,13 +75,20 @@ class _Dressed:
         """Saves the pipeline as it is now, which its own class does, but where weights are not in their modules.
 
         Raises:
-            PlanError: the plan is sequential offload, whose modules are empty between calls.
+            PlanError: the plan is sequential offload, whose modules are empty between calls; or originals are in that folder.
         """
         optimized = optimized_of(self)
         if optimized is not None and optimized.plan.offload == "sequential":
             raise PlanError(
                 "a pipeline under sequential offload cannot be saved: its modules are empty between calls; "
                 "call autotune.restore(pipe) first"
+            )
+        target = Path(args[0] if args else kwargs.get("save_directory", "")).resolve()
+        folders = [folder.resolve() for folder in optimized.folders] if optimized is not None else []
+        if any(target == folder or target in folder.parents for folder in folders):
+            raise PlanError(
+                f"restore reads originals from {target}, which saving would overwrite; save elsewhere, or call "
+                "autotune.restore(pipe) first"
             )
         super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
 

@@ -6,11 +6,13 @@ The networks have a weak mark that says whose plan they are under: a network may
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 import torch
 
+from autotune.errors import PlanError
 from autotune.guard.calls import Calls
 from autotune.guard.standing import Standing
 from autotune.levers.journal import Journal
@@ -63,12 +65,34 @@ class Optimized:
         self.calls: Calls | None = None
         """What the planned call was."""
         self.said: set[str] = set()
+        self.is_altered = False
+        """Whether a change was told since the plan was applied: it no longer covers all that is there."""
+        self.folders: tuple[Path, ...] = ()
+        """Where `restore` reads originals from."""
         self.was_broken_off = False
         """Whether the last call raised, and may have left hooks or precisions half changed."""
 
     def changes(self, pipe: Any) -> tuple[str, ...]:
         """What is no longer as the plan left it, a clause each."""
         return tuple(change.words for change in self.standing.changes(pipe)) if self.standing is not None else ()
+
+    def serve(self, pipe: Any, workload: Workload) -> None:
+        """The same plan is for this call from now on."""
+        self.workload = workload
+        self.calls = Calls(pipe, workload, self.story)
+        self.said.clear()
+
+    def refuse_half(self, pipe: Any) -> None:
+        """Refuses to go on with a pipeline that is neither as it was nor under its plan.
+
+        Raises:
+            PlanError: says how to go on.
+        """
+        if not self.is_whole:
+            raise PlanError(
+                f"this {type(pipe).__name__} was left half way, when a plan was applied or taken back; "
+                "call autotune.restore(pipe), which goes on from there"
+            )
 
     def tell(self, pipe: Any, story: Any, front: Any) -> None:
         """Keeps what was answered, which says how large a call may be, and what it was chosen from."""

@@ -15,6 +15,7 @@ __all__ = ["run_call"]
 log = logging.getLogger("autotune")
 
 _AGAIN = "call autotune.optimize(pipe, ...) to plan for what is there now"
+_BIGGER = "call autotune.optimize(pipe, workload=...) to plan for this size"
 
 
 def run_call(
@@ -34,15 +35,13 @@ def run_call(
         DoesNotFitError: the call cannot fit by the recorded sizes.
     """
     optimized = optimized_of(pipe)
-    if optimized is not None and not optimized.is_whole:
-        raise PlanError(
-            f"this {type(pipe).__name__} was left half way, when a plan was applied or taken back; "
-            "call autotune.restore(pipe), which goes on from there"
-        )
-    if optimized is not None and optimized.on_change != "ignore":
-        optimized = _looked_at(pipe, optimized, args, kwargs, renew)
     if optimized is None:
         return call(pipe, *args, **kwargs)
+    optimized.refuse_half(pipe)
+    if optimized.was_broken_off:
+        optimized = _put_right(pipe, optimized, renew)
+    if optimized.on_change != "ignore":
+        optimized = _looked_at(pipe, optimized, args, kwargs, renew)
     watch = optimized.watch
     try:
         result = watch.run(pipe, call, args, kwargs) if watch is not None else call(pipe, *args, **kwargs)
@@ -54,16 +53,24 @@ def run_call(
     return result
 
 
+def _put_right(pipe: Any, optimized: Optimized, renew: Callable[[Any], Any]) -> Optimized:
+    """After a call that was broken off: diffusers may have had hooks taken off, networks on the card, or one in another
+    precision. What the owner has exchanged since is for later."""
+    changes = optimized.standing.changes(pipe) if optimized.standing is not None else []
+    optimized.was_broken_off = False
+    if changes and not any(change.is_exchanged for change in changes):
+        optimized = renew(pipe)
+        log.warning("the last call was broken off (%s): the plan was applied anew", _in_words(changes))
+    elif optimized.plan.offload == "model":
+        pipe.maybe_free_model_hooks()
+    return optimized
+
+
 def _looked_at(
     pipe: Any, optimized: Optimized, args: tuple[Any, ...], kwargs: dict[str, Any], renew: Callable[[Any], Any]
 ) -> Optimized:
     """What the pipeline is under once its changes are seen to."""
     changes = optimized.standing.changes(pipe) if optimized.standing is not None else []
-    if changes and optimized.was_broken_off:  # diffusers had hooks taken off, or a network in another precision
-        optimized = renew(pipe)
-        log.warning("the last call was broken off (%s): the plan was applied anew", _in_words(changes))
-        changes = []
-    optimized.was_broken_off = False
     if changes and optimized.on_change == "refuse":
         raise PlanError(f"{_in_words(changes)}, which the plan does not cover; {_AGAIN}, or autotune.restore(pipe)")
     renewed = [change for change in changes if change.is_exchanged]
@@ -80,12 +87,13 @@ def _looked_at(
         log.warning("%s: the plan goes on for the rest; %s", _in_words(told), _AGAIN)
         assert optimized.standing is not None
         optimized.standing.settle(pipe)
+        optimized.is_altered = True
     bigger = optimized.calls.bigger(pipe, args, kwargs) if optimized.calls is not None else ""
     if bigger and optimized.on_change == "refuse":
-        raise PlanError(f"{bigger}; {_AGAIN} with workload=...")
+        raise PlanError(f"{bigger}; {_BIGGER}")
     if bigger and bigger not in optimized.said:
         optimized.said.add(bigger)
-        log.warning("%s; %s with workload=...", bigger, _AGAIN)
+        log.warning("%s; %s", bigger, _BIGGER)
     return optimized
 
 

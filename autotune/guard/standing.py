@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from autotune.levers.fingerprint import Fingerprint
 from autotune.records.plan import Plan
+from autotune.upstream.internals import is_of_transformers
 from autotune.upstream.port import networks_among, port_of
 
 __all__ = ["Change", "Standing"]
@@ -46,7 +47,8 @@ class Standing:
         return dict(zip(self._names, self._parts, strict=True))
 
     def _print(self, part: Any) -> Fingerprint:
-        return Fingerprint(part, weights=not self._empties)
+        """Of a network of transformers no hooks count: it hangs its own when it is first asked for hidden states."""
+        return Fingerprint(part, weights=not self._empties, hooks=not is_of_transformers(part))
 
     def changes(self, pipe: Any) -> list[Change]:
         """All of them, component by component; the first of each network's."""
@@ -69,6 +71,8 @@ class Standing:
                 continue  # wrapped by torch.compile, or unwrapped: the network is the same
             if now[name] is None:
                 found.append(Change(name, f"{name} was taken away", is_exchanged=True))
+            elif before[name] is None:
+                found.append(Change(name, f"{name} was added", is_exchanged=True))
             elif name in there:
                 found.append(Change(name, f"{name} is another {type(there[name]).__name__} now", is_exchanged=True))
             elif name in _TOLD and type(now[name]) is not type(before[name]):

@@ -47,7 +47,7 @@ class Attention(Lever):
         if _legacy(subject.pipe):
             values.append("sdpa")
             reasons.append("some processors compute the score matrix step by step")
-        if _no_fused_kernel(subject) and _sliceable(subject.pipe):
+        if _no_fused_kernel(subject) and _sliceable(subject.pipe) and not _unknown_processors(subject.pipe):
             values += ["sliced:auto", "sliced:max"]
             reasons.append(f"{subject.device.name} has no fused kernel for bfloat16")
         if subject.device.kind == "cuda":
@@ -67,6 +67,8 @@ class Attention(Lever):
             why = "" if kind != "vanilla" or _exchangeable(subject.pipe) else _nothing_to_exchange(subject.pipe)
         if not why and kind not in {"as_is", "sdpa"}:
             why = _custom_processors(subject.pipe)
+        if not why and kind == "sliced":
+            why = _unknown_processors(subject.pipe)
         if why:
             raise PlanError(f"attention={value!r} cannot be applied: {why}; what works is 'as_is'")
 
@@ -211,6 +213,13 @@ def _custom_processors(pipe: Any) -> str:
     own = (getattr(module, "processor", None) for part in parts for module in part.modules())
     strange = sorted({type(processor).__name__ for processor in own if isinstance(processor, torch.nn.Module)})
     return f"{strange[0]} holds weights of its own" if strange else ""
+
+
+def _unknown_processors(pipe: Any) -> str:
+    """`set_attention_slice` exchanges processors whatever they are, and what its owner wrote computes something else."""
+    modules = (module for part in _sliceable(pipe) for module in part.modules() if hasattr(module, "processor"))
+    strange = sorted({type(module.processor).__name__ for module in modules if not _processor_kind(module)})
+    return f"slices would take the place of {strange[0]}" if strange else ""
 
 
 def _no_fused_kernel(subject: Subject) -> bool:

@@ -158,10 +158,10 @@ def _casts(targets: Mapping[torch.nn.Module, torch.dtype]) -> Iterator[tuple[_Pl
 
 def _lower(targets: Mapping[torch.nn.Module, torch.dtype]) -> None:
     """Casts for good. Interrupted, what was cast is cast back: of one precision again, though its last bits are gone."""
-    rollback = Journal()
+    rollback, again = Journal(), WeakIdKeyDictionary()
     try:
         for place, cast in _casts(targets):
-            back = partial(_raise_again, place.table, place.name, place.original.dtype)
+            back = partial(_raise_again, place.table, place.name, place.original.dtype, again)
             rollback.change(partial(place.put, cast), back)
             del place
     except BaseException:
@@ -169,9 +169,13 @@ def _lower(targets: Mapping[torch.nn.Module, torch.dtype]) -> None:
         raise
 
 
-def _raise_again(table: dict[str, Any], name: str, dtype: torch.dtype) -> None:
-    if table[name].dtype is not dtype:
-        table[name] = _cast(table[name], dtype)
+def _raise_again(table: dict[str, Any], name: str, dtype: torch.dtype, again: WeakIdKeyDictionary) -> None:
+    """Casts back; what is tied stays tied."""
+    cast = table[name]
+    if cast.dtype is not dtype:
+        if cast not in again:
+            again[cast] = _cast(cast, dtype)
+        table[name] = again[cast]
 
 
 class _Originals:

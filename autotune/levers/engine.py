@@ -25,7 +25,7 @@ from autotune.records.plan import EXECUTION_LEVERS, Plan
 from autotune.records.rules import conflict
 from autotune.upstream import port, weight_hooks
 
-__all__ = ["EXECUTED", "ORDER", "check", "current_plan", "executed", "pull"]
+__all__ = ["EXECUTED", "ORDER", "check", "covering", "current_plan", "executed", "pull"]
 
 # Precision before layout before processors, what is executed before where it lies: a cast or a processor change after
 # sequential offload would meet empty parameters, silently. What goes around a forward comes before the hooks of offload, which
@@ -61,6 +61,20 @@ def check(subject: Subject, plan: Plan) -> None:
         lever.check(subject, getattr(plan, lever.name))
 
 
+def covering(subject: Subject, plan: Plan) -> Plan:
+    """The plan without the levers for which there is nothing any more: the tiling of a VAE that was taken away."""
+    gone = {}
+    for lever in ORDER:
+        try:
+            lever.check(subject, getattr(plan, lever.name))
+        except PlanError:
+            if not any(lever.touches(name, part) for name, part in port.networks(subject.pipe).items()):
+                gone[lever.name] = getattr(Plan(), lever.name)
+    if plan.text_encoders != "resident" and not port.text_encoders(subject.pipe):
+        gone["text_encoders"] = "resident"
+    return plan.model_copy(update=gone)
+
+
 def pull(subject: Subject, journal: Journal) -> None:
     """Makes the pipeline run as planned. Whatever it raises, and wherever: the journal takes back what was done.
 
@@ -68,6 +82,7 @@ def pull(subject: Subject, journal: Journal) -> None:
         PlanError: a value cannot be applied.
     """
     _refuse_weightless(subject.pipe)
+    _refuse_inference(subject)
     check(subject, subject.plan)
     journal.whose = "the offload that was there"
     take_over(subject.pipe, journal)
@@ -83,6 +98,20 @@ def _refuse_weightless(pipe: Any) -> None:
             raise PlanError(
                 f"{name} is on the meta device and has no weights; autotune.plan works without them, "
                 "to apply a plan load the pipeline first"
+            )
+
+
+def _refuse_inference(subject: Subject) -> None:
+    """Tensors that were made in inference mode are never changed in place again, nor put back outside of it."""
+    plan = subject.plan
+    if plan.offload != "sequential" and not plan.channels_last:
+        return
+    for name, part in port.networks(subject.pipe).items():
+        if any(parameter.is_inference() for parameter in part.parameters()):
+            asked = "offload='sequential'" if plan.offload == "sequential" else "channels_last=True"
+            raise PlanError(
+                f"{asked} cannot be applied: the weights of {name} were made in torch.inference_mode, which forbids to "
+                "exchange them; load the pipeline outside of it, and call it inside if you like"
             )
 
 

@@ -28,6 +28,11 @@ class Files:
     def __init__(self, folders: dict[torch.nn.Module, Path]) -> None:
         self._where = {part: dict(_keys(folder)) for part, folder in folders.items()}
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where they are."""
+        return tuple(dict.fromkeys(Path(file).parent for where in self._where.values() for file in where.values()))
+
     def name(self, part: torch.nn.Module, path: str) -> bool:
         """Whether some file has a tensor of that name."""
         return path in self._where.get(part, {})
@@ -38,7 +43,7 @@ class Files:
             return False
         stored = self.read(part, path)
         here = tensor.detach().cpu()
-        return stored.dtype is here.dtype and torch.equal(stored, here)
+        return stored.dtype is here.dtype and stored.stride() == here.stride() and torch.equal(stored, here)
 
     def read(self, part: torch.nn.Module, path: str) -> torch.Tensor:
         """The tensor as the file has it."""

@@ -33,12 +33,15 @@ class Fingerprint:
         weights: whether exchanged weights count: under sequential offload they are others after each call. Buffers never
             count: they are others after each move.
         processors: whether exchanged attention processors count.
+        hooks: whether hooks, and settings that come with them, count.
     """
 
-    def __init__(self, part: torch.nn.Module, *, weights: bool = True, processors: bool = True) -> None:
+    def __init__(
+        self, part: torch.nn.Module, *, weights: bool = True, processors: bool = True, hooks: bool = True
+    ) -> None:
         self._root = vars(part)
         own = {path: vars(module) for path, module in part.named_modules()}
-        held = [table["_parameters"] for table in own.values() if weights and table["_parameters"]]
+        held = [table["_parameters"] for table in own.values() if table["_parameters"]]
         tensors = [tensor for table in held for tensor in table.values() if tensor is not None]
         places = ((path, table, name) for path, table in own.items() for name in table)
         switches = [place for place in places if _is_switch(*place) and (processors or place[2] != "processor")]
@@ -48,8 +51,8 @@ class Fingerprint:
         ]
         self._looks: dict[str, Callable[[], list[Any]]] = {
             "children": _values([table["_modules"] for table in own.values() if table["_modules"]]),
-            "weights": _values(held),
-            "dtypes": lambda: list(map(_dtype, tensors)),
+            "weights": _values(held if weights else []),
+            "dtypes": (lambda: list(map(_dtype, tensors))) if weights else _dtypes(held),
             "switches": _items([(table, name) for _, table, name in switches]),
             "forwards": _kinds([table for table in own.values() if "forward" in table], "forward"),
             "hooks": _filled(
@@ -59,6 +62,8 @@ class Fingerprint:
             "leaves": _filled([table["_modules"] for table in own.values() if not table["_modules"]]),
             "attributes": _sizes(list(own.values())),
         }
+        for name in () if hooks else ("hooks", "attributes"):
+            del self._looks[name]
         self._before = {name: look() for name, look in self._looks.items()}
 
     def is_of(self, part: torch.nn.Module) -> bool:
@@ -82,7 +87,9 @@ class Fingerprint:
         return ""
 
     def _words(self, look: str, now: list[Any], before: list[Any]) -> str:
-        index = next((i for i, (one, other) in enumerate(zip(now, before, strict=False)) if one is not other), None)
+        index = next(
+            (i for i, pair in enumerate(zip(now, before, strict=False)) if not _same(*([one] for one in pair))), None
+        )
         if look == "children":
             if index is None or len(now) != len(before):
                 return "modules were added or taken away"
@@ -111,6 +118,11 @@ def _same(now: list[Any], before: list[Any]) -> bool:
 
 def _values(tables: list[Table]) -> Callable[[], list[Any]]:
     return lambda: list(chain.from_iterable(map(dict.values, tables)))
+
+
+def _dtypes(tables: list[Table]) -> Callable[[], list[Any]]:
+    """Of whatever stands there: what was there when the network was looked at is another object by now."""
+    return lambda: [tensor.dtype for table in tables for tensor in table.values() if tensor is not None]
 
 
 def _items(places: list[tuple[Table, str]]) -> Callable[[], list[Any]]:

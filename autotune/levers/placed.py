@@ -6,6 +6,7 @@ memory with what accelerate keeps, so that costs nothing, and a parameter that s
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 from weakref import ref
 
@@ -41,11 +42,11 @@ class Tables:
             Slot(table, name, tensor) for table, held in self._tables for name, tensor in held.items() if name in table
         ]
 
-    def put_back(self) -> None:
-        """The same objects in their places, but where somebody has put another since."""
+    def put_back(self, brought: Container[tuple[int, str]] = frozenset()) -> None:
+        """The same objects in their places, but where somebody has put another since; what hooks `brought` is nobody's."""
         for table, held in self._tables:
             for name, tensor in held.items():
-                if name in table and not _is_newcomer(table[name], tensor):
+                if name in table and ((id(table), name) in brought or not _is_newcomer(table[name], tensor)):
                     table[name] = tensor
 
     def fill(self) -> None:
@@ -101,6 +102,7 @@ class Placed:
         self._home = next((device for _, device, _ in self._places.values()), torch.device("cpu"))
         self._remembered = weight_hooks.offload_remembered(pipe)
         self._fused = Fused(pipe)
+        self._brought: set[tuple[int, str]] = set()
         self.is_done = False
 
     def was(self) -> list[Slot]:
@@ -115,13 +117,14 @@ class Placed:
         if any(map(weight_hooks.is_sequential, parts)):  # what was fused since went into weights that were not there
             self._fused.as_before()
         for part in parts:
+            self._brought.update(weight_hooks.brought(part))
             groups.ungroup(part)
         weight_hooks.forget_hooks(self._pipe(), parts)
         if not self.is_done:
             self._functions.put_back()
         self._functions.registries.forget_empty(parts)
         self._pipe().__dict__.update(self._remembered)
-        self._tables.put_back()
+        self._tables.put_back(self._brought)
         self._move_back(parts)
         self._fused.as_found()
 

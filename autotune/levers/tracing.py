@@ -74,6 +74,10 @@ class Traced(Around):
         memo[id(self._traces)], memo[id(self._baked_in)] = {}, None
         return super().__deepcopy__(memo)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without traces, which cannot be pickled."""
+        return vars(self) | {"_traces": {}, "_baked_in": None}
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the trace for these shapes, makes it first if there is none, or runs the UNet itself."""
         call = dict(zip(_POSITIONAL, args, strict=False)) | kwargs
@@ -87,7 +91,9 @@ class Traced(Around):
             return self.forward(*args, **kwargs)
         added = tuple(name for name in _ADDED if name in (call.get("added_cond_kwargs") or {}))
         shapes = tuple((tuple(t.shape), t.dtype, str(t.device)) for t in tensors)
-        key = (shapes, tuple(module.processor for module in self._attentions))
+        kind = tensors[0].device.type
+        cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        key = (shapes, cast, tuple(_described(module.processor) for module in self._attentions))
         if self._baked_in is None:
             self._baked_in = Fingerprint(self.module, processors=False)
         with _optimising(tensors[0].is_cuda):  # fusing takes seconds, and only CUDA has a fuser
@@ -134,6 +140,14 @@ class Traced(Around):
         if why not in self._said:
             self._said.add(why)
             log.warning("%s runs untraced: %s", self._name, why)
+
+
+def _described(processor: Any) -> Any:
+    """What a processor computes: guidance makes new ones of a class at each call. One with weights is none but itself."""
+    if isinstance(processor, torch.nn.Module):
+        return id(processor)
+    plain = (bool, int, float, str, type(None))
+    return type(processor), tuple((name, v if isinstance(v, plain) else id(v)) for name, v in vars(processor).items())
 
 
 def _optimising(wanted: bool) -> Any:

@@ -16,6 +16,7 @@ __all__ = [
     "has_triton",
     "is_adapted",
     "is_compiled",
+    "is_of_transformers",
     "kept_in_fp32",
     "named_blocks",
     "named_in_fp32",
@@ -63,6 +64,11 @@ SWITCHES = frozenset({"processor", "s1", "s2", "b1", "b2", "_chunk_size", "_chun
 (unet_2d_condition.py enable_freeu), feed-forward chunks (attention.py set_chunk_feed_forward), step caches (cache_utils.py)."""
 COMPILED = "_compiled_call_impl"
 """The attribute that `module.compile()` sets (torch/nn/modules/module.py)."""
+
+
+def is_of_transformers(part: Any) -> bool:
+    """Whether transformers made the network: it hangs hooks of its own when it likes (utils/output_capturing.py)."""
+    return any(kind.__module__.startswith("transformers.") for kind in type(part).__mro__)
 
 
 def is_compiled(module: torch.nn.Module) -> bool:

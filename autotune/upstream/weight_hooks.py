@@ -14,6 +14,7 @@ from autotune.upstream.port import networks
 __all__ = [
     "HOOK_ATTRIBUTES",
     "REMEMBERED",
+    "brought",
     "exchange_forward",
     "forget_hook",
     "forget_hooks",
@@ -132,6 +133,15 @@ def stream(part: torch.nn.Module, device: torch.device, *, buffers: bool) -> Non
     from accelerate import cpu_offload
 
     cpu_offload(part, device, offload_buffers=buffers)
+
+
+def brought(part: torch.nn.Module) -> Iterator[tuple[int, str]]:
+    """The slots that hooks fill at each call, whatever stands there: the identity of a table, and a name in it."""
+    for module, hook in hooks_of(part):
+        for inner in _unpacked(hook):
+            if getattr(inner, "offload", False) is True and inner.weights_map is not None:
+                for table in (module._parameters, module._buffers):
+                    yield from ((id(table), name) for name in table if name in inner.weights_map)
 
 
 def tie_again(root: torch.nn.Module) -> None:
