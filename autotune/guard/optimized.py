@@ -77,8 +77,10 @@ class Optimized:
         return tuple(change.words for change in self.standing.changes(pipe)) if self.standing is not None else ()
 
     def serve(self, pipe: Any, workload: Workload) -> None:
-        """The same plan is for this call from now on."""
+        """The same plan is for this call from now on. What was answered for another says nothing of it."""
         self.workload = workload
+        if self.story is not None and self.story.workload.key != workload.key:
+            self.story = None
         self.calls = Calls(pipe, workload, self.story)
         self.said.clear()
 

@@ -72,6 +72,15 @@ class TestTheSamePlanAgain:
         autotune.apply(pipe, Plan(), workload={"prompt": "a cat", "height": 64, "width": 64})
         assert optimized_of(pipe).workload.height == 64
 
+    def test_a_bigger_call_is_judged_by_the_sizes_of_its_own(self) -> None:
+        small, large = ({"prompt": "a cat", **call_of("sd"), "height": edge, "width": edge} for edge in (32, 256))
+        pipe = autotune.optimize(build("sd"), workload=small, profiles=False, verbose=False)
+        plan = optimized_of(pipe).plan
+        autotune.apply(pipe, plan, workload=large)
+        assert optimized_of(pipe).story is None
+        assert pipe(**large, output_type="pt").images.isfinite().all()
+        assert autotune.explain(pipe, workload=large).workload.height == 256
+
 
 class TestRenewed:
     """A plan that is applied to what is there now."""

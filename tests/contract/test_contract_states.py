@@ -19,8 +19,9 @@ from autotune.records.estimate import Estimate
 from autotune.records.model import Model
 from autotune.records.plan import Plan
 from autotune.upstream import port
+from benchmarks.faults.seen import Seen
 from tests.contract.families import FAMILIES, build, job, run
-from tests.contract.states import CPU, STATES, Seen, State, denoiser, denoiser_name, entered, mix, workload
+from tests.contract.states import CPU, STATES, State, denoiser, denoiser_name, entered, mix, workload
 
 
 class Scene(NamedTuple):

@@ -12,9 +12,10 @@ import torch
 import autotune
 from autotune.records.plan import Plan
 from autotune.upstream import port
+from benchmarks.faults.seen import Seen
 from benchmarks.tiny import generate
 from tests.contract.families import build, call_of, run
-from tests.contract.states import STATES, Seen, add_lora, add_token, denoiser, denoiser_name, lora_file, workload
+from tests.contract.states import STATES, add_lora, add_token, denoiser, denoiser_name, lora_file, workload
 
 LOWERED = 1e-3  # of images between 0 and 1, on average: what comes while weights are lowered comes lowered
 PLANS = {
