@@ -8,7 +8,7 @@ from typing import Any
 from autotune.flow.job import job_for
 from autotune.guard.applying import apply, is_under
 from autotune.guard.as_found import as_found
-from autotune.guard.optimized import Optimized, optimized_of
+from autotune.guard.optimized import Optimized
 from autotune.guard.watch import Watch
 from autotune.records.device import Device
 from autotune.records.model import DenoiserFacts
@@ -48,12 +48,8 @@ def apply_plan(
     Raises:
         PlanError: a value that cannot be applied; the pipeline is as it was.
     """
-    before = optimized_of(pipe)
-    if before is not None and is_under(pipe, plan, device, undo=undo, denoisers=denoisers):
-        before.serve(pipe, workload)
-        before.watch, before.on_change = watch, on_change
-        return before
-    if denoisers is None and plan.batch_split is not False:
+    is_new = not is_under(pipe, plan, device, undo=undo, denoisers=denoisers)
+    if is_new and denoisers is None and plan.batch_split is not False:
         from autotune.flow.planning import facts_for
 
         found = as_found(pipe)

@@ -49,13 +49,14 @@ def apply(
     With `reload` originals that the pipeline's files hold do not wait in RAM: `restore` reads them again.
 
     Raises:
-        PlanError: a value cannot be applied; nothing has been changed then, and an earlier plan is still there.
+        PlanError: a value cannot be applied; nothing has been changed then, and an earlier plan is there again, or is said to
+            be off where it cannot be put back.
     """
     earlier = optimized_of(pipe)
     if earlier is not None and is_under(pipe, plan, device, undo=undo, denoisers=denoisers):
         earlier.serve(pipe, workload)
         return earlier
-    was_whole = earlier is not None and earlier.is_whole
+    replaced = earlier if earlier is not None and earlier.is_whole else None
     restore(pipe)
     try:
         with torch.inference_mode(False):  # parameters made in inference mode could never be put back
@@ -64,8 +65,8 @@ def apply(
             )
             _apply(pipe, optimized)
     except BaseException:
-        if earlier is not None and was_whole:
-            _put_back(pipe, earlier)
+        if replaced is not None:
+            _put_back(pipe, replaced)
         raise
     return optimized
 

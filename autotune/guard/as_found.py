@@ -1,7 +1,8 @@
 """An optimised pipeline as its owner made it, for who asks a question: read from the journal, and nothing is touched.
 
 A shadow has the classes and the very tensors of the pipeline in tables of its own, and there whatever the plan has changed is
-put back. It is good for looking, not for calling: functions that were put in place of a forward belong to the original.
+put back, but for torch's hooks, which no trace takes over. It is good for looking, not for calling: functions that were put in
+place of a forward belong to the original.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from autotune.upstream.port import port_of
 
 __all__ = ["as_found"]
 
-_TABLES = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
+_TABLES = ("_parameters", "_buffers")
 
 
 def as_found(pipe: Any) -> Any:

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
+from autotune.levers.journal import ABSENT
 from autotune.upstream import internals
 
 __all__ = ["Fingerprint"]
 
 _PLAIN = (bool, int, float, str, type(None))
 _SHALLOW = 2  # names in the path of a network's blocks, whose plain attributes are all compared
-_ABSENT: Any = object()
 _dtype = operator.attrgetter("dtype")
 
 Table = dict[str, Any]
@@ -127,7 +127,7 @@ def _dtypes(tables: list[Table]) -> Callable[[], list[Any]]:
 
 def _items(places: list[tuple[Table, str]]) -> Callable[[], list[Any]]:
     gets = [(table.get, name) for table, name in places]
-    return lambda: [get(name, _ABSENT) for get, name in gets]
+    return lambda: [get(name, ABSENT) for get, name in gets]
 
 
 def _kinds(tables: list[Table], name: str) -> Callable[[], list[Any]]:

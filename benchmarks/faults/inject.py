@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import wraps
 from types import FrameType, TracebackType
@@ -54,7 +55,7 @@ ERRORS: dict[str, Callable[[], None]] = {
 """What happens at the point, by name."""
 
 
-class Injector:
+class Injector(ABC):
     """Counts points and fails at one of them.
 
     Args:
@@ -76,13 +77,15 @@ class Injector:
         if self.points - 1 == self.at:
             self.fail()
 
+    @abstractmethod
     def __enter__(self) -> Injector:
-        raise NotImplementedError
+        """From now on points count."""
 
+    @abstractmethod
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        raise NotImplementedError
+        """No longer."""
 
 
 class AtChange(Injector):

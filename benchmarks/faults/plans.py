@@ -44,7 +44,7 @@ def _plans(family: str) -> dict[str, Plan]:
         "model": Plan(**exact, offload="model", batch_split=2, tf32=True),
         "sequential": Plan(dtype="fp16", offload="sequential", feed_forward_chunks=2),
         "groups": Plan(offload="group:block", text_encoders="cpu", vae_slicing=True),
-        "leaves": Plan(**lowered, offload="group:leaf", compile="none"),
+        "leaves": Plan(**lowered, offload="group:leaf"),
     }
     return plans | ({"traced": Plan(compile="trace", attention="sdpa")} if unet else {})
 

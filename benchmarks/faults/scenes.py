@@ -117,10 +117,10 @@ class Scene:
             self._fresh()
 
     def _gives(self, image: torch.Tensor) -> bool:
-        """Whether a call gives this image."""
+        """Whether a call gives this image; one that raises gives none."""
         try:
             return torch.equal(self._run(self.pipe), image)
-        except RuntimeError:
+        except Exception:
             return False
 
     def _note(self, counts: Counts, point: Point, words: str) -> None:
@@ -153,21 +153,12 @@ class Scene:
     def in_restore(self, point: Point, counts: Counts) -> None:
         """A plan that is broken off while it is taken back: called again, `restore` goes on."""
         injector = _injector(point.phase, point.at, point.error)
-        if isinstance(injector, AtUndo):
-            with injector:
-                self._apply(self.pipe)
-                self._failing_restore(injector)
+        if isinstance(injector, AtUndo):  # undos are counted from when they are pushed
+            self._failing(injector, lambda: (self._apply(self.pipe), restore(self.pipe)), counts)
         else:
             self._apply(self.pipe)
             self._failing(injector, lambda: restore(self.pipe), counts)
         restore(self.pipe)
-
-    def _failing_restore(self, injector: Injector) -> None:
-        try:
-            restore(self.pipe)
-        except BaseException:
-            if not injector.was_reached:
-                raise
 
     def in_call(self, point: Point, counts: Counts) -> None:
         """A call that is broken off: the next one is right, and so is what is left when the plan goes."""
