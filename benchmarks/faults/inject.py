@@ -64,7 +64,7 @@ class Injector(ABC):
     """
 
     def __init__(self, at: int | None = None, fail: Callable[[], None] = ERRORS["KeyboardInterrupt"]) -> None:
-        self.at, self.fail, self.points = at, fail, 0
+        self.at, self.fail, self.points, self.is_over = at, fail, 0, False
 
     @property
     def was_reached(self) -> bool:
@@ -72,7 +72,9 @@ class Injector(ABC):
         return self.at is not None and self.points > self.at
 
     def point(self) -> None:
-        """One more."""
+        """One more. What was left in place by an injector that is over, such as an undo in a journal, fails no more."""
+        if self.is_over:
+            return
         self.points += 1
         if self.points - 1 == self.at:
             self.fail()
@@ -135,6 +137,7 @@ class AtUndo(Injector):
 
     def __exit__(self, *_: Any) -> None:
         self._patch.stop()
+        self.is_over = True
 
 
 class AtLine(Injector):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from autotune.levers.journal import Journal
 from benchmarks.faults.inject import ERRORS, AtChange, AtLine, AtUndo
 from benchmarks.faults.plans import FAMILIES, scenes_of
 from benchmarks.faults.scenes import PHASES, Counts, Point, sample
@@ -73,3 +74,11 @@ class TestInjector:
                 with pytest.raises(expected):
                     injector.point()
                 assert injector.was_reached
+
+    def test_an_undo_that_is_left_fails_no_more_once_the_injector_is_over(self) -> None:
+        journal, undone = Journal(), []
+        with AtUndo(0, ERRORS["KeyboardInterrupt"]) as injector:
+            journal.push(lambda: undone.append("it"))
+        journal.undo()
+        assert undone == ["it"]
+        assert not injector.was_reached
