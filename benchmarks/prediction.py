@@ -58,8 +58,8 @@ def predict(case: Case, runs: Iterable[Run]) -> dict[Run, Predicted]:
     plan = plan_of(case)
     job = job_of(case, runs[0].device)
     with collecting_no_garbage():
-        recordings = Recordings(job, job.largest, job.calls[0], untouched=True)
-        traces = recordings.traces(Space(values={name: (getattr(plan, name),) for name in LEVERS}))
+        recordings = Recordings(job, job.largest, job.calls[0])
+        traces = recordings.traces(Space(values=dict.fromkeys(LEVERS, (None,))))
     if case.denoiser_only:
         traces = {key: _one_forward(trace, job.model.denoisers) for key, trace in traces.items()}
     bytes_on: dict[Device, Predicted] = {}
@@ -73,7 +73,7 @@ def predict(case: Case, runs: Iterable[Run]) -> dict[Run, Predicted]:
             if not case.denoiser_only:
                 called = {name: _called(trace, job, steps, run) for name, trace in traces.items()}
             replayers[key] = Replayer(
-                called, model=job.model, device=run.device, steps=steps, undo=False, code=_codes(run, job)
+                called, model=job.model, device=run.device, steps=steps, undo=False, found=plan, code=_codes(run, job)
             )
         if run.device not in bytes_on:
             graphed = job.model.denoisers if case.graphed else frozenset()

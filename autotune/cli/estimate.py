@@ -19,14 +19,14 @@ def estimate(
     call: CallOptions,
     setup: SetupOptions,
     dtype: levers.Dtype = None,
-    tf32: levers.Tf32 = False,
-    channels_last: levers.ChannelsLast = False,
+    tf32: levers.Tf32 = None,
+    channels_last: levers.ChannelsLast = None,
     attention: levers.Attention = None,
     feed_forward_chunks: levers.FeedForwardChunks = None,
     batch_split: levers.BatchSplit = None,
-    vae_slicing: levers.VaeSlicing = False,
+    vae_slicing: levers.VaeSlicing = None,
     vae_tiling: levers.VaeTiling = None,
-    vae_framewise: levers.VaeFramewise = False,
+    vae_framewise: levers.VaeFramewise = None,
     compile: levers.Compile = None,  # noqa: A002 - the lever's name is the option's
     offload: levers.Offload = None,
     text_encoders: levers.TextEncoders = None,
@@ -40,12 +40,12 @@ def estimate(
     finds_its_tile = vae_tiling == levers.BY_ITSELF
     plan = levers.plan_from(
         {
-            **options.kept(keep),
-            "dtype": dtype, "tf32": tf32 or None, "channels_last": channels_last or None, "attention": attention,
-            "feed_forward_chunks": feed_forward_chunks, "batch_split": batch_split, "vae_slicing": vae_slicing or None,
-            "vae_tiling": None if finds_its_tile else vae_tiling, "vae_framewise": vae_framewise or None,
+            "dtype": dtype, "tf32": tf32, "channels_last": channels_last, "attention": attention,
+            "feed_forward_chunks": feed_forward_chunks, "batch_split": batch_split, "vae_slicing": vae_slicing,
+            "vae_tiling": None if finds_its_tile else vae_tiling, "vae_framewise": vae_framewise,
             "compile": compile, "offload": offload, "text_encoders": text_encoders,
-        }
+        },
+        kept=options.kept(keep),
     )  # fmt: skip
     question = Question(model, workload=call.workload, **place.question, **setup.question)
     from autotune.cli.payload import estimated_json, print_json

@@ -29,14 +29,14 @@ def _option(flag: str, **more: Any) -> Any:
 
 
 Dtype = Annotated[str | None, _option("--dtype")]
-Tf32 = Annotated[bool, _option("--tf32")]
-ChannelsLast = Annotated[bool, _option("--channels-last")]
+Tf32 = Annotated[bool | None, _option("--tf32/--no-tf32")]
+ChannelsLast = Annotated[bool | None, _option("--channels-last/--no-channels-last")]
 Attention = Annotated[str | None, _option("--attention")]
 FeedForwardChunks = Annotated[int | None, _option("--feed-forward-chunks")]
 BatchSplit = Annotated[int | None, _option("--batch-split")]
-VaeSlicing = Annotated[bool, _option("--vae-slicing")]
+VaeSlicing = Annotated[bool | None, _option("--vae-slicing/--no-vae-slicing")]
 VaeTiling = Annotated[str | None, _option("--vae-tiling", metavar="[PIXELS]")]
-VaeFramewise = Annotated[bool, _option("--vae-framewise")]
+VaeFramewise = Annotated[bool | None, _option("--vae-framewise/--no-vae-framewise")]
 Compile = Annotated[str | None, _option("--compile")]
 Offload = Annotated[str | None, _option("--offload")]
 TextEncoders = Annotated[str | None, _option("--text-encoders")]
@@ -59,11 +59,13 @@ class LeverCommand(TyperCommand):
         super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Reads `--tf32 true` like `--tf32`, and puts in the value that `--vae-tiling` has where none follows."""
+        """Reads `--tf32 true` like `--tf32`, `--tf32 off` like `--no-tf32`, and puts in the value that `--vae-tiling` has where
+        none follows."""
         flags = {
             "--vae-tiling",
             *(flag for option in self.params if getattr(option, "is_flag", False) for flag in option.opts),
         }
+        off = {flag: option.secondary_opts[:1] for option in self.params for flag in option.opts}
         words = [part for word in args for part in (word.split("=", 1) if word.split("=")[0] in flags else [word])]
         spelled: list[str] = []
         while words:
@@ -71,9 +73,13 @@ class LeverCommand(TyperCommand):
             truth = _TRUTH.get(words[0].casefold()) if word in flags and words else None
             if truth is not None:
                 words.pop(0)
-            if word == "--vae-tiling" and truth is not False and (truth or not words or words[0].startswith("-")):
+            if word == "--vae-tiling" and truth is False:
+                spelled += [word, "off"]
+            elif word == "--vae-tiling" and (truth or not words or words[0].startswith("-")):
                 spelled += [word, BY_ITSELF]
-            elif truth is not False:
+            elif truth is False:
+                spelled += off.get(word, ())
+            else:
                 spelled.append(word)
         return super().parse_args(ctx, spelled)
 
@@ -101,27 +107,25 @@ def lever_descriptions() -> dict[str, str]:
     return {name: below[name] for name in LEVERS}
 
 
-def plan_from(levers: Mapping[str, Any]) -> Plan:
-    """The plan with these values; None stands for what was not said.
+def plan_from(levers: Mapping[str, Any], *, kept: Mapping[str, Any] | None = None) -> Plan:
+    """The plan with these values; None stands for what was not said by an option of its own, and may have been `kept`.
 
     Raises:
         PlanError: a value that the lever does not have.
 
     >>> plan_from({"offload": "model", "vae_tiling": "512", "compile": None}).changes
     {'vae_tiling': 512, 'offload': 'model'}
+    >>> plan_from({"offload": None, "tf32": True}, kept={"offload": "model", "tf32": False}).changes
+    {'tf32': True, 'offload': 'model'}
     """
     from autotune.records.plan import Plan
 
-    return Plan(**{name: value for name, value in levers.items() if value is not None})
+    said = {name: value for name, value in levers.items() if value is not None}
+    return Plan(**{**(kept or {}), **said})
 
 
 def _choices(name: str) -> list[str]:
     """The values of a lever that has a few words and no others."""
-    return list(_schema(name).get("enum", ()))
+    from autotune.records.values import kinds_of
 
-
-def _schema(name: str) -> dict[str, Any]:
-    from autotune.records.plan import Plan
-
-    schema: dict[str, Any] = Plan.model_json_schema()["properties"][name]
-    return schema
+    return [word for kind in kinds_of(name) for word in kind.get("enum", ())]

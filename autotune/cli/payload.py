@@ -39,6 +39,7 @@ def explanation_json(explained: Explanation) -> dict[str, Any]:
         "cap_note": explained.cap_note,
         "fits": explained.fits,
         **candidate_json(explained.chosen),
+        "runs": _plan_json(explained.runs),
         "compared": None if compared is None else candidate_json(compared),
         "advice": list(explained.advice),
     }

@@ -72,7 +72,7 @@ def _lane(front: Front, chosen: Candidate, budget: Budget, quality: Quality) -> 
 
 def _tiled(front: Front, mine: list[Candidate], chosen: Candidate, budget: Budget) -> list[str]:
     """A VAE in tiles changes the image, so it is taken only where nothing untiled fits; here one would be much faster."""
-    tiled = [c for c in mine if c.plan.vae_tiling is not False and c.fits(budget.vram_bytes, budget.ram_bytes)]
+    tiled = [c for c in mine if c.plan.vae_tiling and c.fits(budget.vram_bytes, budget.ram_bytes)]
     best = min(tiled, key=lambda candidate: _seconds(front, candidate), default=None)
     if best is None or chosen.plan.quality_rank == 2 or _gain(front, chosen, best) < _WORTH_SAYING:
         return []

@@ -49,7 +49,7 @@ def apply_plan(
         PlanError: a value that cannot be applied; the pipeline is as it was.
     """
     is_new = not is_under(pipe, plan, device, undo=undo, denoisers=denoisers)
-    if is_new and denoisers is None and plan.batch_split is not False:
+    if is_new and denoisers is None and plan.batch_split:
         from autotune.flow.planning import facts_for
 
         found = as_found(pipe)

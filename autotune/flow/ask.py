@@ -83,7 +83,7 @@ def answer_from(
         chosen=chosen,
         compared=front.against(max_vram=budget.vram_bytes, max_ram=budget.ram_bytes, quality=question.quality),
         advice=advice(front, chosen, budget, question.quality),
-        as_found=front.as_found,
+        found=front.found,
         unloaded=question.is_named,
         notes=_notes(front, question),
         reload=reload,
@@ -109,8 +109,7 @@ def _has_files(pipe: Any) -> bool:
 
 def as_it_stands(question: Question, plan: Plan | None = None, changes: Sequence[str] = ()) -> Explanation:
     """What the call costs without any change, or under a plan that is applied already and what has changed since."""
-    from autotune.flow.planning import standing
-    from autotune.levers.precisions import as_found
+    from autotune.flow.planning import found_in, standing
 
     device, host = place_of(question)
     job = job_of(question, device, now=bool(changes))
@@ -127,7 +126,7 @@ def as_it_stands(question: Question, plan: Plan | None = None, changes: Sequence
         cap_note=budget.note,
         ram_cap_bytes=budget.ram_bytes,
         chosen=chosen,
-        as_found=as_found(job.pipe),
+        found=found_in(job),
         unloaded=question.is_named,
         notes=tuple(f"since the plan was applied, {change}" for change in changes),
         asked=asked(question),

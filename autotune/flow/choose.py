@@ -123,7 +123,7 @@ def _unfused(smallest: Candidate) -> list[str]:
 
 def _no_bf16(front: Front, smallest: Candidate) -> list[str]:
     """Why weights that are published in bf16 take twice as much."""
-    upcast = "bfloat16" in front.as_found.dtypes and "float32" in smallest.plan.dtype.dtypes
+    upcast = "bfloat16" in front.found.precision.dtypes and "float32" in smallest.plan.precision.dtypes
     if not upcast or front.device.supports_bf16:
         return []
     return [f"{card_words(front.device)} computes no bf16, so the weights are in fp32"]

@@ -9,12 +9,11 @@ from autotune.flow.ask import job_of, place_of
 from autotune.flow.asked import asked
 from autotune.flow.budget import budget_for
 from autotune.flow.job import Job
-from autotune.flow.planning import collecting_no_garbage
+from autotune.flow.planning import collecting_no_garbage, found_in
 from autotune.flow.question import Question
 from autotune.flow.recordings import Recordings
 from autotune.levers.base import Subject
 from autotune.levers.engine import EXECUTED, check
-from autotune.levers.precisions import as_found
 from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate
 from autotune.records.plan import Plan
@@ -54,7 +53,7 @@ def estimate_of(job: Job, plan: Plan, *, finds_its_tile: bool = False) -> Estima
             recordings.whole(plan.dtype)  # which shows how large the image is
             tile_px = largest_tile_px(subject._replace(workload=recordings.made))
             plan = plan.model_copy(update={"vae_tiling": tile_px})
-        if plan.batch_split is not False:  # what may be split, only the call itself shows
+        if plan.batch_split:  # what may be split, only the call itself shows
             check(subject._replace(denoisers=recordings.facts(prove=True)), plan)
         traces = recordings.traces(Space(values={name: (value,) for name, value in plan.values.items()}))
     replayer = Replayer(
@@ -63,6 +62,7 @@ def estimate_of(job: Job, plan: Plan, *, finds_its_tile: bool = False) -> Estima
         device=job.device,
         steps=workload.steps or 1,
         undo=job.undo,
+        found=job.found,
         settings=job.allocator,
         torch_version=job.torch_version,
     )
@@ -90,7 +90,7 @@ def written_out(question: Question, plan: Plan, *, finds_its_tile: bool = False)
         cap_note=budget.note,
         ram_cap_bytes=budget.ram_bytes,
         chosen=Candidate(plan=found.plan, estimate=found.estimate),
-        as_found=as_found(job.pipe),
+        found=found_in(job),
         unloaded=question.is_named,
         asked=asked(question),
     )
@@ -104,7 +104,7 @@ def largest_tile_px(subject: Subject) -> int:
         PlanError: the VAE cannot tile, or the image is too small for it.
     """
     edges_px, why_not = EXECUTED["vae_tiling"].domain(subject)
-    tiling = [edge_px for edge_px in edges_px if edge_px is not False]
+    tiling = [edge_px for edge_px in edges_px if edge_px]
     if not tiling:
         raise PlanError(f"vae_tiling cannot be applied: {why_not}; what works is False")
     return int(max(tiling))

@@ -87,7 +87,7 @@ def applicable_by_name(front: Front) -> Front | None:
     only the model itself can answer for."""
 
     def refusal(plan: Plan) -> str:
-        if plan.attention == "xformers" or plan.attention.startswith("backend:"):
+        if plan.attention is not None and plan.attention.startswith(("xformers", "backend:")):
             return f"attention={plan.attention!r} may need a package"
         return "Triton is not installed" if plan.compile == "blocks" and find_spec("triton") is None else ""
 
@@ -101,7 +101,7 @@ def _without(front: Front, refusal: Callable[[Plan], str]) -> Front | None:
     why = {candidate.plan.id: refusal(candidate.plan) for candidate in front.candidates}
     refused = [candidate.plan for candidate in front.candidates if why[candidate.plan.id]]
     kept = tuple(candidate for candidate in front.candidates if not why[candidate.plan.id])
-    hiding = [p for p in refused if p.compile != "blocks" or refusal(p.model_copy(update={"compile": "none"}))]
+    hiding = [p for p in refused if p.compile != "blocks" or refusal(p.model_copy(update={"compile": None}))]
     if hiding or not kept:
         log.info("the profile of %s is not for this machine (%s): searching anew", front.model, why[refused[0].id])
         return None

@@ -14,6 +14,7 @@ from autotune.probe.workload import call_arguments, resolve_workload, said_by
 from autotune.records.device import Device
 from autotune.records.halves import HalfPrecision
 from autotune.records.model import Model
+from autotune.records.plan import PLAIN, Plan
 from autotune.records.workload import Workload, with_defaults
 from autotune.simulate.allocator_settings import Settings
 
@@ -35,6 +36,8 @@ class Job:
     stated_torch: str | None = None
     known: HalfPrecision | None = None
     unloaded: bool = False
+    found: Plan = PLAIN
+    """The pipeline as it is, as far as values of levers describe it."""
 
     @property
     def allocator(self) -> Settings | None:
@@ -102,13 +105,18 @@ def job_for(
         PipelineError: not a pipeline that can be planned for.
         WorkloadError: arguments that the pipeline does not take.
     """
+    from autotune.levers.engine import current_plan
+
     model = inspect_pipeline(pipe, name=name, source_key=source_key)
     usual = defaults or Workload()
     pairs = [_resolved(pipe, given, dict(example or {}), calls, usual) for given in calls_in(workload)]
     workloads, arguments = zip(*pairs, strict=True)
     told = tuple(call.model_copy(update={"additions": tuple(additions)}) for call in workloads)
     facts = known or _published(model)
-    return Job(pipe, model, device, told, arguments, undo, progress, allocator, torch_version, facts, unloaded)
+    found = current_plan(pipe)
+    if not (device.is_here and device.supports_tf32):  # a setting of this process says nothing of another card
+        found = found.model_copy(update={"tf32": False})
+    return Job(pipe, model, device, told, arguments, undo, progress, allocator, torch_version, facts, unloaded, found)
 
 
 def _published(model: Model) -> HalfPrecision | None:

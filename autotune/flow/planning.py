@@ -11,12 +11,12 @@ from autotune.errors import PlanError
 from autotune.flow.job import Job
 from autotune.flow.recordings import Recordings
 from autotune.levers.base import Subject
-from autotune.levers.engine import ORDER, check, current_plan
+from autotune.levers.engine import ORDER, check
 from autotune.levers.precisions import Precisions, as_found, precisions
 from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate, Front
 from autotune.records.model import DenoiserFacts
-from autotune.records.plan import EXECUTION_LEVERS, LEVERS, Plan
+from autotune.records.plan import LEVERS, Plan
 from autotune.records.precision import Precision
 from autotune.records.trace import Trace
 from autotune.records.values import typed
@@ -26,7 +26,16 @@ from autotune.search.space import Space
 from autotune.search.study import estimated, search
 from autotune.simulate.replay import Replayer
 
-__all__ = ["as_it_is", "collecting_no_garbage", "estimates", "facts_for", "front_of", "space_of", "standing"]
+__all__ = [
+    "as_it_is",
+    "collecting_no_garbage",
+    "estimates",
+    "facts_for",
+    "found_in",
+    "front_of",
+    "space_of",
+    "standing",
+]
 
 Traces = Mapping[tuple[Any, ...], Trace]
 
@@ -42,14 +51,14 @@ def front_of(
     kept = {name: getattr(Plan(**{name: value}), name) for name, value in (keep or {}).items()}
     subject = _subject(job)._replace(allowed=frozenset(allow))
     _check_kept(subject, kept)
-    fixed = {name: getattr(current_plan(job.pipe), name) for name in forbid} | kept
+    fixed = dict.fromkeys(forbid) | kept
     choice = precisions(subject)
     with collecting_no_garbage():
         recordings = _recordings(job)
         facts = _facts(job, recordings, prove=bool(kept.get("batch_split")))
         subject = subject._replace(denoisers=facts, workload=_of_largest(job, recordings).made)
         _check_kept(subject, kept)
-        space = _space(subject).restricted(fixed)
+        space = _space(subject, job.found).restricted(fixed)
         if next(space.plans(), None) is None:
             check(subject, Plan(**{name: values[0] for name, values in space.values.items()}))
             raise PlanError("the levers that are fixed leave no plan; fix fewer of them")
@@ -69,20 +78,19 @@ def front_of(
         denoisers=dict(subject.denoisers),
         usual=tuple(usual),
         named=named,
-        as_found=as_found(job.pipe),
-        caution=_caution(job, choice, fixed.get("dtype")) if named or "dtype" in fixed else "",
+        found=found_in(job),
+        caution=_caution(job, choice, fixed) if named or "dtype" in fixed else "",
         parameters=sum(part.parameters for part in job.model.components),
     )
 
 
 def _usual_plans(space: Space) -> list[Plan]:
     """What a careful user would type: the half precision that is safe here, and the one without loss, by documented modes."""
-    usual = {name: getattr(Plan(), name) for name in LEVERS}
-    plain = {name: usual[name] if usual[name] in values else values[0] for name, values in space.values.items()}
+    plain = {name: values[0] for name, values in space.values.items()}
     by_lane = {Plan(dtype=dtype).lane: dtype for dtype in reversed(space.values["dtype"])}
-    modes = [mode for mode in _DOCUMENTED if mode in space.values["offload"] or mode == "none"]
-    plain |= {"text_encoders": "resident", "compile": "none"}
-    tiles = [edge for edge in space.values["vae_tiling"] if edge is not False][:1]
+    modes = [mode for mode in _DOCUMENTED if mode in (*space.values["offload"], space.found.offload, "none")]
+    plain |= {"text_encoders": None, "compile": None}
+    tiles = [edge for edge in space.values["vae_tiling"] if edge][:1]
     settings = [{"offload": mode} for mode in modes]
     settings += [{"offload": mode, "vae_tiling": edge} for mode in modes[:1] for edge in tiles]
     plans = [
@@ -93,6 +101,11 @@ def _usual_plans(space: Space) -> list[Plan]:
     return [plan for plan in plans if space.allows(plan)]
 
 
+def found_in(job: Job) -> Plan:
+    """The job's pipeline as it is, with the precision of each network."""
+    return job.found.model_copy(update={"dtype": as_found(job.pipe)})
+
+
 def _named(
     job: Job, recordings: Sequence[Recordings], space: Space, dtypes: tuple[Precision, ...]
 ) -> tuple[Candidate, ...]:
@@ -101,7 +114,7 @@ def _named(
         return ()
     free = ("offload", "text_encoders", "vae_tiling")
     values = {name: values if name in free else values[:1] for name, values in space.values.items()}
-    narrow = Space(values={**values, "dtype": dtypes})
+    narrow = space.model_copy(update={"values": {**values, "dtype": dtypes}, "executions": None})
     traces = [recording.traces(narrow) for recording in recordings]
     if not all(traces):
         return ()
@@ -110,13 +123,14 @@ def _named(
     return pareto([_exact(replayers, candidate) for candidate in search(narrow, _worst(replayers)).front])
 
 
-def _caution(job: Job, choice: Precisions, dtype: Any) -> str:
+def _caution(job: Job, choice: Precisions, fixed: Mapping[str, Any]) -> str:
     """What is known of a precision that may give wrong images here; of the one that is fixed, if one is."""
-    if dtype is not None and Precision(dtype) in {*choice.offered, Precision()}:
+    dtype: Precision | None = fixed.get("dtype")
+    if "dtype" in fixed and (dtype is None or dtype in choice.offered):
         return ""
-    if dtype is not None and "bfloat16" in Precision(dtype).dtypes and not job.device.supports_bf16:
+    if dtype is not None and "bfloat16" in dtype.dtypes and not job.device.supports_bf16:
         return f"{job.device.name} computes no bf16 and emulates it, slowly and with much memory"
-    if job.device.fp16_fails and dtype is not None and "float16" in Precision(dtype).dtypes:
+    if job.device.fp16_fails and dtype is not None and "float16" in dtype.dtypes:
         return f"{job.device.name} is known to give black images in fp16"
     return choice.caution
 
@@ -125,7 +139,7 @@ def space_of(job: Job) -> Space:
     """The values each lever offers for this job: those that can help."""
     recordings = _recordings(job)
     facts = _facts(job, recordings, prove=False)
-    return _space(_subject(job)._replace(workload=_of_largest(job, recordings).made, denoisers=facts))
+    return _space(_subject(job)._replace(workload=_of_largest(job, recordings).made, denoisers=facts), job.found)
 
 
 def as_it_is(job: Job) -> Candidate:
@@ -135,25 +149,20 @@ def as_it_is(job: Job) -> Candidate:
 
 def standing(job: Job, plan: Plan | None = None) -> tuple[Workload, Candidate]:
     """The call as it is really made, and what it costs without any change or under a plan that is applied."""
-    if plan is not None:
-        made, found = _estimated(job, [plan], untouched=False)
-        return made, Candidate(plan=plan, estimate=found[0])
-    present = current_plan(job.pipe)
-    neutral = present.model_copy(update={name: getattr(Plan(), name) for name in EXECUTION_LEVERS})
-    made, found = _estimated(job, [neutral], untouched=True)
-    return made, Candidate(plan=present, estimate=found[0])
+    plan = plan or Plan()
+    made, found = _estimated(job, [plan])
+    return made, Candidate(plan=plan, estimate=found[0])
 
 
 def estimates(job: Job, plans: Sequence[Plan]) -> list[Estimate]:
     """What each of these plans costs."""
-    return _estimated(job, plans, untouched=False)[1]
+    return _estimated(job, plans)[1]
 
 
-def _estimated(job: Job, plans: Sequence[Plan], *, untouched: bool) -> tuple[Workload, list[Estimate]]:
-    """With `untouched` the pipeline runs as it is, whatever the plans say of its code."""
+def _estimated(job: Job, plans: Sequence[Plan]) -> tuple[Workload, list[Estimate]]:
     values = {name: tuple(dict.fromkeys(getattr(plan, name) for plan in plans)) for name in LEVERS}
     with collecting_no_garbage():
-        recordings = _recordings(job, untouched=untouched)
+        recordings = _recordings(job)
         traces = [recording.traces(Space(values=values)) for recording in recordings]
     for recording, traced in zip(recordings, traces, strict=True):
         refused = next((plan for plan in plans if plan.execution not in traced), None)
@@ -170,9 +179,8 @@ def facts_for(job: Job) -> dict[str, DenoiserFacts]:
         return _facts(job, _recordings(job), prove=True)
 
 
-def _recordings(job: Job, *, untouched: bool = False) -> list[Recordings]:
-    calls = zip(job.workloads, job.calls, strict=True)
-    return [Recordings(job, workload, call, untouched=untouched) for workload, call in calls]
+def _recordings(job: Job) -> list[Recordings]:
+    return [Recordings(job, workload, call) for workload, call in zip(job.workloads, job.calls, strict=True)]
 
 
 def _facts(job: Job, recordings: Sequence[Recordings], *, prove: bool) -> dict[str, DenoiserFacts]:
@@ -200,15 +208,16 @@ def _subject(job: Job) -> Subject:
 
 def _check_kept(subject: Subject, kept: Mapping[str, Any]) -> None:
     for lever in ORDER:
-        if lever.name in kept:
+        if kept.get(lever.name) is not None:
             lever.check(subject, kept[lever.name])
 
 
-def _space(subject: Subject) -> Space:
+def _space(subject: Subject, found: Plan) -> Space:
     domains = {lever.name: lever.domain(subject) for lever in ORDER}
     return Space(
         values={name: domain.values for name, domain in domains.items()},
         reasons={name: domain.reason for name, domain in domains.items()},
+        found=found,
     )
 
 
@@ -221,6 +230,7 @@ def _replayers(job: Job, recordings: Sequence[Recordings], traces: Sequence[Trac
             device=job.device,
             steps=recording.workload.steps or 1,
             undo=job.undo,
+            found=job.found,
             settings=job.allocator,
             torch_version=job.torch_version,
         )

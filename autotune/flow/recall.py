@@ -5,7 +5,7 @@ Only unrestricted searches of one workload are kept: a front answers any cap and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from autotune.flow.here import applicable, applicable_by_name, particulars
@@ -14,7 +14,7 @@ from autotune.flow.question import Profiles
 from autotune.probe import catalog
 from autotune.records.device import Device
 from autotune.records.front import Front
-from autotune.records.plan import LEVERS
+from autotune.records.plan import LEVERS, PLAIN, Plan
 from autotune.records.profile import Profile
 from autotune.records.workload import Workload
 from autotune.simulate.speed import sustained
@@ -34,13 +34,13 @@ def open_store(profiles: Profiles) -> ProfileStore | None:
 
 def recalled(store: ProfileStore | None, job: Job, search: Callable[[], Front]) -> Front:
     """The front from a profile, as far as it can be applied here, or from `search`, which is then remembered."""
-    if store is None or len(job.workloads) != 1:
+    if store is None or len(job.workloads) != 1 or _is_particular(job.found):
         return search()
     key = profile_key(
         structural=job.model.structural_key,
         gpu_slug=catalog.slug(job.device),
         workload=job.largest.key,
-        options=_options(job.device, job.undo),
+        options=_options(job.device, job.undo) | ({} if job.unloaded else _owners(job.found)),
     )
     hit = store.find(key)
     known = None if hit is None else applicable(_here(hit.front, job.device, job.model.name, job.largest), job)
@@ -64,12 +64,23 @@ def recall_by_source(
     return None if hit is None else applicable_by_name(_here(hit.front, device, name, workload))
 
 
-def _options(device: Device, undo: bool) -> Mapping[str, Any]:
+def _options(device: Device, undo: bool) -> dict[str, Any]:
     """What changes a front besides model, card and call. A front that knew fewer levers is another one, and so is one whose
     seconds are those of another speed: of another link or power limit, of constants before they were measured, learned (in
     steps) or revised, or whose bytes are those of another allocator."""
     usual = {"undo": undo, "sustained": hash_speed(sustained(device)), "levers": list(LEVERS)}
     return usual | particulars(device)
+
+
+def _is_particular(found: Plan) -> bool:
+    """Whether the owner has set up what no value describes, such as offload of single networks, and no key tells apart."""
+    return any(value is not None and getattr(found, name) is None for name, value in PLAIN.values.items())
+
+
+def _owners(found: Plan) -> dict[str, Any]:
+    """What the pipeline's owner has set up: a plan of the front leaves some of it as found."""
+    own = {name: value for name, value in found.values.items() if value != getattr(PLAIN, name)}
+    return {"found": own} if own else {}
 
 
 def _here(front: Front, device: Device, name: str, workload: Workload) -> Front:

@@ -17,9 +17,10 @@ from autotune.flow.remedy import remedy_for
 from autotune.levers.base import Subject
 from autotune.levers.engine import EXECUTED, executed
 from autotune.records.model import DenoiserFacts
-from autotune.records.plan import DECODE_LEVERS, EXECUTION_LEVERS, Plan
+from autotune.records.plan import DECODE_LEVERS, EXECUTION_LEVERS
+from autotune.records.precision import Precision
 from autotune.records.trace import Segment, Trace
-from autotune.records.values import typed
+from autotune.records.values import typed, typed_all
 from autotune.records.workload import Workload
 from autotune.search.space import Space
 from autotune.simulate.memory import segment_memory
@@ -27,8 +28,6 @@ from autotune.trace.blame import words_of
 
 __all__ = ["Recordings"]
 
-_AS_LOADED = Plan().dtype
-_NEUTRAL = {name: getattr(Plan(), name) for name in EXECUTION_LEVERS if name != "dtype"}
 _SMALL_SHARE = 0.1  # of its weights: a denoiser whose activations are less gains nothing worth a slower step
 
 
@@ -39,30 +38,29 @@ class Recordings:
         job: what is planned.
         workload: the call.
         call: its arguments.
-        untouched: record the pipeline as it is, its VAE's own switches included.
 
     `refused` is why some values of `traces` have none, by lever and value; `computed` the height and width in pixels and the
     frames that the call really makes, None before a recording and where that is no picture.
     """
 
-    def __init__(self, job: Job, workload: Workload, call: Mapping[str, Any], *, untouched: bool = False) -> None:
+    def __init__(self, job: Job, workload: Workload, call: Mapping[str, Any]) -> None:
         from autotune.trace.session import Session
 
         self.workload = workload
         self.refused: dict[tuple[str, Any], str] = {}
         self.computed: tuple[int, int, int | None] | None = None
-        self._job, self._call, self._untouched = job, call, untouched
+        self._job, self._call = job, call
         self._session = Session(job.pipe, denoisers=job.model.denoisers)
-        self._whole: dict[str, Trace] = {}
+        self._whole: dict[Precision | None, Trace] = {}
         self._touched: dict[tuple[str, str], bool] = {}
         self._twin = Subject(self._session.twin, job.device, workload)
-        self._base = dict(_NEUTRAL)
+        self._base: dict[str, Any] = {}
         self._together = ""
 
     def facts(self, *, prove: bool = False) -> dict[str, DenoiserFacts]:
         """What the call shows of each denoiser; whether a batch can be split only where that may be worth it, or on demand."""
         whole = self.whole()
-        with executed(self._twin, self._values(_AS_LOADED)):
+        with executed(self._twin, self._values(None)):
             found = self._session.facts(prove=False)
             small = {name for name in found if self._is_small(whole, name)}
             if prove or len(small) < len(found):
@@ -92,7 +90,7 @@ class Recordings:
             try:
                 whole = self.whole(dtype)
             except Exception as error:  # whatever a variant raises, it is that variant's
-                if dtype == _AS_LOADED:
+                if dtype is None:
                     raise
                 self.refused["dtype", dtype] = _reason(error)
                 continue
@@ -112,19 +110,17 @@ class Recordings:
         """Why these values of the execution levers have no trace."""
         values = dict(zip(EXECUTION_LEVERS, execution, strict=True))
         reasons = [
-            f"{name}={typed(value)} does not run: {self.refused[name, value]}"
+            f"{name}={typed(value if value is not None else getattr(self._job.found, name))} does not run: {why}"
             for name, value in values.items()
-            if (name, value) in self.refused
+            if (why := self.refused.get((name, value)))
         ]
-        changes = ", ".join(
-            f"{name}={typed(value)}" for name, value in values.items() if value != getattr(Plan(), name)
-        )
+        changes = typed_all({name: value for name, value in values.items() if value is not None})
         return "; ".join(reasons) or f"{changes} do not run together: {self._together}"
 
     def _values(self, dtype: Any) -> dict[str, Any]:
-        return {} if self._untouched else {"dtype": dtype, **self._base}
+        return {"dtype": dtype, **self._base}
 
-    def whole(self, dtype: Any = _AS_LOADED) -> Trace:
+    def whole(self, dtype: Precision | None = None) -> Trace:
         """The whole call in this precision. Recorded again only after another one was.
 
         Raises:
@@ -142,7 +138,7 @@ class Recordings:
             return self._record()
         except WorkloadError as error:
             component = self._session.failed_in
-            if isinstance(error.__cause__, NotImplementedError) and component and not self._untouched:
+            if isinstance(error.__cause__, NotImplementedError) and component:
                 other = self._another_way(component, str(error))
                 if other is not None:
                     return other
@@ -155,18 +151,18 @@ class Recordings:
     def _another_way(self, component: str, why: str) -> Trace | None:
         """The call with the first value of a lever that does what the component's usual code has not implemented (Allegro's
         VAE decodes in tiles only). From now on that value is where other variants start."""
-        for name in (name for name in reversed(EXECUTION_LEVERS) if name in self._base):
+        for name in (name for name in reversed(EXECUTION_LEVERS) if name != "dtype"):
             if not self._touches(name, component):
                 continue
             for value in EXECUTED[name].domain(self._twin).values:
-                if value == self._base[name]:
+                if value == self._base.get(name):
                     continue
                 try:
                     with executed(self._twin, {name: value}):
                         trace = self._record()
                 except Exception:  # whatever this way raises: the next may do
                     continue
-                self.refused[name, self._base[name]] = why
+                self.refused[name, self._base.get(name)] = why
                 self._base[name] = value
                 return trace
         return None
@@ -176,10 +172,14 @@ class Recordings:
     ) -> Trace | None:
         """The whole call with the calls exchanged that these values change; None if one of these does not run."""
         values = dict(zip(EXECUTION_LEVERS, key, strict=True))
-        changed = {name: value for name, value in values.items() if self._base.get(name, value) != value}
+        del values["dtype"]
+        if any(one in self.refused for one in values.items()):
+            return None
+        started = self._job.found.values | self._base
+        changed = {name: value for name, value in values.items() if value is not None and value != started[name]}
         for component in {segment.component for segment in whole.segments} - {""}:
             mine = {name: value for name, value in changed.items() if self._touches(name, component)}
-            if not mine or self._untouched:
+            if not mine:
                 continue
             variant = (component, tuple(mine.items()))
             if variant not in variants:
@@ -196,7 +196,7 @@ class Recordings:
         subject = self._twin._replace(denoisers=self._splittable(), workload=self.made)
         try:
             for name in DECODE_LEVERS:
-                if name in values:
+                if values.get(name) is not None:
                     EXECUTED[name].check(subject, values[name])
             with executed(subject, dict(values)):
                 return self._session.again(whole, component)

@@ -26,6 +26,7 @@ from autotune.levers.files import files_of
 from autotune.records.device import Device
 from autotune.records.model import DenoiserFacts
 from autotune.records.plan import Plan
+from autotune.records.values import typed_all
 from autotune.records.workload import Workload
 from autotune.upstream import port
 
@@ -87,7 +88,7 @@ def is_under(
     if found is None or not found.is_whole or found.is_altered or found.was_broken_off or found.changes(pipe):
         return False
     same = found.plan.same_as(plan) and found.device.torch_device == device.torch_device
-    proved = plan.batch_split is False or denoisers is None or denoisers == found.denoisers
+    proved = not plan.batch_split or denoisers is None or denoisers == found.denoisers
     owned = all(owner_of(part) is found for part in port.networks(pipe).values())
     return same and proved and owned and found.keeps_originals == undo
 
@@ -108,12 +109,14 @@ def _apply(pipe: Any, optimized: Optimized) -> None:
     journal = optimized.journal
     try:
         mark(pipe, optimized)
+        optimized.runs = optimized.plan.over(engine.current_plan(pipe))
+        journal.whose = "the pipeline's class"
+        dress(pipe, journal, _run)
         journal.whose = "the marks on networks"
         for part in parts.values():
             journal.change(partial(own, part, optimized), partial(disown, part))
-        dress(pipe, journal, _run)
         engine.pull(subject, journal)
-        optimized.standing = Standing(pipe, optimized.plan)
+        optimized.standing = Standing(pipe, optimized.runs)
         optimized.calls = Calls(pipe, optimized.workload)
         optimized.is_whole = True
     except BaseException as error:
@@ -122,10 +125,11 @@ def _apply(pipe: Any, optimized: Optimized) -> None:
         unmark(pipe)
         if isinstance(error, AutotuneError) or not isinstance(error, Exception):
             raise
-        plan = optimized.plan
-        lowered = plan.dtype != "as_is" and not optimized.keeps_originals
+        changes = optimized.plan.changes
+        lowered = "dtype" in changes and not optimized.keeps_originals
         rest = ", but for the lowered precision: undo=False" if lowered else ""
-        raise PlanError(f"applying {plan.changes} failed and was rolled back{rest}: {error}") from error
+        said = typed_all(changes) or "the plan"
+        raise PlanError(f"applying {said} failed and was rolled back{rest}: {error}") from error
 
 
 def _refuse_elsewhere_owned(pipe: Any, parts: Mapping[str, torch.nn.Module]) -> None:
@@ -134,7 +138,8 @@ def _refuse_elsewhere_owned(pipe: Any, parts: Mapping[str, torch.nn.Module]) -> 
     shared = [name for name, part in parts.items() if owner_of(part) is not None]
     if shared:
         raise PlanError(
-            f"{', '.join(shared)} of this {type(pipe).__name__} also belongs to a pipeline that is optimised; "
+            f"{', '.join(shared)} of this {type(pipe).__name__} also {'belong' if shared[1:] else 'belongs'} to a pipeline "
+            "that is optimised; "
             "call autotune.restore on that one first"
         )
 

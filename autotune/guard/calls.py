@@ -77,8 +77,8 @@ class Calls:
         """The least that a call of so many times the pixels can need: tensors grow with it, or more than that. A decode in
         tiles or one by one need not grow, and encoding does not."""
         assert self._story is not None
-        plan = self._story.chosen.plan
-        parted = plan.vae_tiling is not False or plan.vae_slicing or plan.vae_framewise
+        plan = self._story.runs
+        parted = plan.vae_tiling or plan.vae_slicing or plan.vae_framewise
         still = {"encoding"} | ({"decoding"} if parted else set())
         needs = {
             phase.name: phase.peak_bytes + int(phase.activations_bytes * (0 if phase.name in still else ratio - 1))

@@ -17,6 +17,7 @@ import torch
 from autotune.errors import PlanError
 from autotune.guard.optimized import Optimized, optimized_of
 from autotune.levers.journal import Journal
+from autotune.records.words import plan_words
 
 __all__ = ["dress", "is_dressed"]
 
@@ -62,12 +63,12 @@ class _Dressed:
             return super().to(*args, **kwargs)  # type: ignore[misc]
         given = [value for value in (*args, kwargs.get("device"), kwargs.get("dtype")) if value is not None]
         planned = torch.device(optimized.device.torch_device)
-        resident = optimized.plan.offload == "none" and optimized.plan.text_encoders == "resident"
+        resident = optimized.runs.offload == "none" and optimized.runs.text_encoders == "resident"
         if not given or (resident and all(_is_there(value, planned) for value in given)):
             return self
         asked = ", ".join(str(value) for value in given)
         raise PlanError(
-            f"pipe.to({asked}) would undo what was planned for {planned}: {optimized.plan.changes or 'everything resident'}; "
+            f"pipe.to({asked}) would undo what was planned for {planned} ({plan_words(optimized.runs)}); "
             "call autotune.restore(pipe) first, or autotune.optimize(pipe, ...) for another plan"
         )
 
@@ -78,7 +79,7 @@ class _Dressed:
             PlanError: the plan is sequential offload, whose modules are empty between calls; or originals are in that folder.
         """
         optimized = optimized_of(self)
-        if optimized is not None and optimized.plan.offload == "sequential":
+        if optimized is not None and optimized.runs.offload == "sequential":
             raise PlanError(
                 "a pipeline under sequential offload cannot be saved: its modules are empty between calls; "
                 "call autotune.restore(pipe) first"

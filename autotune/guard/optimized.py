@@ -49,6 +49,8 @@ class Optimized:
         reloads: bool,
     ) -> None:
         self.plan, self.device, self.workload, self.denoisers = plan, device, workload, denoisers
+        self.runs = plan
+        """The plan over what was found: how the pipeline runs."""
         self.keeps_originals, self.reloads = keeps_originals, reloads
         self.journal = Journal()
         self.is_whole = False

@@ -61,7 +61,7 @@ def _put_right(pipe: Any, optimized: Optimized, renew: Callable[[Any], Any]) -> 
     if changes and not any(change.is_exchanged for change in changes):
         optimized = renew(pipe)
         log.warning("the last call was broken off (%s): the plan was applied anew", _in_words(changes))
-    elif optimized.plan.offload == "model":
+    elif optimized.runs.offload == "model":
         pipe.maybe_free_model_hooks()
     return optimized
 
@@ -100,7 +100,7 @@ def _looked_at(
 def _refuse_unproved(optimized: Optimized, renewed: list[Change]) -> None:
     """A batch is split only in a denoiser that was seen not to mix it."""
     for change in renewed:
-        if optimized.plan.batch_split is not False and change.component in optimized.denoisers:
+        if optimized.plan.batch_split and change.component in optimized.denoisers:
             raise PlanError(
                 f"{change.words}, and batch_split={optimized.plan.batch_split} was proved for the one before; {_AGAIN}"
             )

@@ -43,7 +43,7 @@ class Attention(Lever):
         return any(_processor_kind(module) for module in part.modules())
 
     def domain(self, subject: Subject) -> Domain:
-        values, reasons = ["as_is"], []
+        values, reasons = [], []
         if _legacy(subject.pipe):
             values.append("sdpa")
             reasons.append("some processors compute the score matrix step by step")
@@ -54,7 +54,7 @@ class Attention(Lever):
             installed = [f"backend:{name}" for name in _BACKENDS if not _backend_refusal(subject, name)]
             values += [value for value in installed if not is_approximate(value) or "sage" in subject.allowed]
             values += [] if _xformers_refusal(subject) else ["xformers"]
-        return Domain(tuple(values), "; ".join(reasons) or "no other attention is installed here")
+        return Domain((None, *values), "; ".join(reasons) or "no other attention is installed here")
 
     def check(self, subject: Subject, value: Any) -> None:
         kind, _, argument = value.partition(":")
@@ -65,21 +65,21 @@ class Attention(Lever):
             why = _xformers_refusal(subject)
         else:
             why = "" if kind != "vanilla" or _exchangeable(subject.pipe) else _nothing_to_exchange(subject.pipe)
-        if not why and kind not in {"as_is", "sdpa"}:
+        if not why and kind != "sdpa":
             why = _custom_processors(subject.pipe)
         if not why and kind == "sliced":
             why = _unknown_processors(subject.pipe)
         if why:
             raise PlanError(f"attention={value!r} cannot be applied: {why}; what works is 'as_is'")
 
-    def read(self, pipe: Any) -> str:
-        return "as_is"
+    def read(self, pipe: Any) -> None:
+        return None
 
     def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
         kind, _, argument = value.partition(":")
         if kind in {"backend", "xformers"}:
             _dispatch(subject.pipe, argument or kind, journal)
-        if kind in {"as_is", "backend"}:
+        if kind == "backend":
             return
         for module in _attentions(subject.pipe):
             slot = Slot(vars(module), "processor", module.processor)

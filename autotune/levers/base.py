@@ -21,6 +21,7 @@ from autotune.records.workload import Workload
 if TYPE_CHECKING:
     from autotune.levers.files import Files
     from autotune.levers.journal import Journal
+    from autotune.levers.takeover import Taken
 
 __all__ = ["Domain", "Lever", "Subject", "release_cache"]
 
@@ -45,6 +46,8 @@ class Subject(NamedTuple):
     """Whether weights that are cast wait in RAM to be put back; without them the lowered ones are for good."""
     unloaded: bool = False
     """Whether the pipeline is a model that is only named: its weights are loaded as the plan says."""
+    taken: tuple[Taken, ...] = ()
+    """The placement of the owner's that was taken off for the time of the change."""
 
     @property
     def steps_are_small(self) -> bool:
@@ -53,7 +56,8 @@ class Subject(NamedTuple):
 
 
 class Domain(NamedTuple):
-    """The values worth looking at, and why there are no others."""
+    """The values worth looking at, and why there are no others: as found (None) first, then those that would change something.
+    As found is missing where the card computes that wrongly, or where the owner's offload is for another device."""
 
     values: tuple[Any, ...]
     reason: str
@@ -77,15 +81,16 @@ class Lever(ABC):
 
     @abstractmethod
     def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
-        """Makes the pipeline so; the journal gets the undo of each change before it is made."""
+        """Makes the pipeline so; the journal gets the undo of each change before it is made. Never called with None, but for
+        offload."""
 
     @abstractmethod
     def read(self, pipe: Any) -> Any:
-        """The value the pipeline has now."""
+        """The value the pipeline has now; None where the lever has no word for it."""
 
     @abstractmethod
     def check(self, subject: Subject, value: Any) -> None:
-        """Refuses a value the pipeline cannot take.
+        """Refuses a value the pipeline cannot take. Never called with None.
 
         Raises:
             PlanError: says what was asked, why it cannot be, and what can.

@@ -45,14 +45,14 @@ class BatchSplit(Lever):
         denoisers = port.denoisers(subject.pipe).values()
         mixing = mixing or next(filter(None, (groups.cache_among(part.modules()) for part in denoisers)), "")
         if mixing:
-            return Domain((False,), mixing)
+            return Domain((None,), mixing)
         batch = min((facts.batch for facts in subject.denoisers.values()), default=1)
         if subject.steps_are_small:
-            return Domain((False,), "what a step allocates is little beside the denoiser's weights")
+            return Domain((None,), "what a step allocates is little beside the denoiser's weights")
         if batch < 2:
-            return Domain((False,), "the denoiser is called with one sample at a time")
+            return Domain((None,), "the denoiser is called with one sample at a time")
         parts = (2, batch) if batch > 3 else (batch,)
-        return Domain((False, *parts), f"the denoiser is called with {batch} samples, and none looks at another")
+        return Domain((None, *parts), f"the denoiser is called with {batch} samples, and none looks at another")
 
     def check(self, subject: Subject, value: Any) -> None:
         if value is False:
@@ -75,7 +75,7 @@ class BatchSplit(Lever):
         return False
 
     def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
-        for name, part in port.denoisers(subject.pipe).items() if value is not False else ():
+        for name, part in port.denoisers(subject.pipe).items() if value else ():
             if name in subject.denoisers:
                 wrap_forward(_Split(part, value, subject.denoisers[name], name), journal)
 

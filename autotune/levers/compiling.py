@@ -1,7 +1,7 @@
 """The denoiser's code: traced by `torch.jit`, or its repeated blocks compiled by `torch.compile`.
 
 Both happen at the first call, with what is then passed, and pay over many calls only. Blocks are compiled in place, so class,
-configuration and `save_pretrained` stay; undo forgets the compiled call of each. "none" leaves what the owner compiled.
+configuration and `save_pretrained` stay; undo forgets the compiled call of each. "none" sets aside what the owner compiled so.
 """
 
 from __future__ import annotations
@@ -37,20 +37,25 @@ class Compile(Lever):
 
     def domain(self, subject: Subject) -> Domain:
         if subject.device.kind == "cpu":
-            return Domain(("none",), "nothing is known of what it gains on this CPU")
+            return Domain((None,), "nothing is known of what it gains on this CPU")
         refused = {value: _refusal(subject, value) for value in ("trace", "blocks")}
         values = [value for value, why in refused.items() if not why]
-        return Domain(("none", *values), "; ".join(why for why in refused.values() if why) or "pays over many calls")
+        return Domain((None, *values), "; ".join(why for why in refused.values() if why) or "pays over many calls")
 
     def check(self, subject: Subject, value: Any) -> None:
         why = _refusal(subject, value)
         if why:
-            raise PlanError(f"compile={value!r} cannot be applied: {why}; what works is 'none'")
+            works = "None, or setting the component to its _orig_mod first" if value == "none" else "'none'"
+            raise PlanError(f"compile={value!r} cannot be applied: {why}; what works is {works}")
 
-    def read(self, pipe: Any) -> str:
-        return "none"
+    def read(self, pipe: Any) -> str | None:
+        return "none" if port.denoisers(pipe).keys().isdisjoint(port.compiled(pipe)) else None
 
     def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
+        if value == "none":
+            parts = port.denoisers(subject.pipe).values()
+            for module in (module for part in parts for module in part.modules() if internals.is_compiled(module)):
+                journal.set(module, internals.COMPILED, None)
         if value == "trace":
             for name, part in _unets(subject.pipe):
                 wrap_forward(Traced(part, name), journal)
@@ -72,7 +77,8 @@ def _was_plain(block: torch.nn.Module) -> tuple[Slot, ...]:
 def _refusal(subject: Subject, value: str) -> str:
     """Why the denoiser cannot be compiled so; empty if it can."""
     if value == "none":
-        return ""
+        wrapped = [name for name in port.wrapped(subject.pipe) if name in port.denoisers(subject.pipe)]
+        return f"{wrapped[0]} is what torch.compile returned, which is not unwrapped for its owner" if wrapped else ""
     if value == "trace":
         if not _unets(subject.pipe):
             return f"only a UNet2DConditionModel is traced, and {type(subject.pipe).__name__} has none"

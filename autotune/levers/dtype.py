@@ -66,8 +66,8 @@ class Dtype(Lever):
                 f"what works is {quantised[0]}=as_is"
             )
 
-    def read(self, pipe: Any) -> Precision:
-        return Precision()
+    def read(self, pipe: Any) -> None:
+        return None
 
     def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
         targets = _targets(subject.pipe, Precision(value))
@@ -84,7 +84,7 @@ class Dtype(Lever):
             journal.change(
                 partial(place.put, cast), partial(place.put_back, cast, shape), partial(place.was, cast, shape)
             )
-            originals.leave(place)
+            originals.leave(place, cast)
         journal.push(fused.as_before)
 
 
@@ -107,6 +107,11 @@ class _Place(NamedTuple):
         does it."""
         if self.table.get(self.name) is cast and cast.shape == shape:
             self.table[self.name] = self.original
+
+    @property
+    def is_back(self) -> bool:
+        """Whether the original is in its place."""
+        return self.table.get(self.name) is self.original
 
     def was(self, cast: torch.Tensor, shape: torch.Size) -> tuple[Slot, ...]:
         """The original, or one like it without numbers while its own are in a file."""
@@ -188,14 +193,14 @@ class _Originals:
     def __init__(self, targets: Mapping[torch.nn.Module, torch.dtype], files: Files | None) -> None:
         self._targets, self._files = targets, files
         self._found = {part: _main_dtype(part) for part in targets}
-        self._places: list[_Place] = []
+        self._places: list[tuple[_Place, torch.Tensor, int]] = []
         self._devices: list[tuple[torch.Tensor, torch.device]] = []
         self._on_disk = WeakIdKeyDictionary()
         self._owners = WeakIdKeyDictionary({tensor: None for _, _, tensor in self._cast_now()})
 
-    def leave(self, place: _Place) -> None:
+    def leave(self, place: _Place, cast: torch.Tensor) -> None:
         """Remembers the object, and frees what it takes of a card, or of RAM too where a file has it."""
-        self._places.append(place)
+        self._places.append((place, cast, internals.writes(cast)))
         tensor = place.original
         if tensor in self._on_disk:  # tied, and away already
             return
@@ -212,7 +217,12 @@ class _Originals:
         for tensor, (part, path) in list(self._on_disk.items()):  # type: ignore[no-untyped-call]
             tensor.data = self._files.read(part, path)  # type: ignore[union-attr] # they were found there
             del self._on_disk[tensor]
-        at = {(place.part, place.path): place.original for place in self._places}
+        for place, cast, writes in self._places:
+            if (
+                place.is_back and internals.writes(cast) != writes
+            ):  # somebody has loaded other numbers, which are theirs
+                place.original.data = cast.detach().to(place.original.dtype)
+        at = {(place.part, place.path): place.original for place, _, _ in self._places}
         for part, path, tensor in self._cast_now():
             if tensor not in self._owners:
                 tensor.data = _as_found(tensor.data, at.get((part, path)), self._found[part])

@@ -16,7 +16,7 @@ from autotune.levers.feed_forward import FeedForwardChunks
 from autotune.levers.journal import Journal
 from autotune.levers.layout import ChannelsLast
 from autotune.levers.offload import Offload
-from autotune.levers.takeover import take_over
+from autotune.levers.takeover import elsewhere, take_over
 from autotune.levers.text_encoders import TextEncoders
 from autotune.levers.tf32 import Tf32
 from autotune.levers.vae import VaeSlicing, VaeTiling
@@ -54,25 +54,33 @@ def check(subject: Subject, plan: Plan) -> None:
     Raises:
         PlanError: the first value, or pair of values, that cannot be, and what can.
     """
-    rule = conflict(plan)
+    found = current_plan(subject.pipe)
+    rule = conflict(plan, found)
     if rule is not None:
-        raise PlanError(rule.words(plan))
+        raise PlanError(rule.words(plan.over(found)))
+    there = elsewhere(subject.pipe, subject.device) if plan.offload is None else None
+    if there is not None:
+        raise PlanError(
+            f"the pipeline's offload brings weights to {there}, and the plan is for {subject.device.torch_device}; "
+            f"give offload too, or device={str(there)!r}"
+        )
     for lever in ORDER:
-        lever.check(subject, getattr(plan, lever.name))
+        if getattr(plan, lever.name) is not None:
+            lever.check(subject, getattr(plan, lever.name))
 
 
 def covering(subject: Subject, plan: Plan) -> Plan:
     """The plan without the levers for which there is nothing any more: the tiling of a VAE that was taken away."""
-    gone = {}
-    for lever in ORDER:
+    gone = set()
+    for lever in (lever for lever in ORDER if lever.name in plan.changes):
         try:
             lever.check(subject, getattr(plan, lever.name))
         except PlanError:
             if not any(lever.touches(name, part) for name, part in port.networks(subject.pipe).items()):
-                gone[lever.name] = getattr(Plan(), lever.name)
-    if plan.text_encoders != "resident" and not port.text_encoders(subject.pipe):
-        gone["text_encoders"] = "resident"
-    return plan.model_copy(update=gone)
+                gone.add(lever.name)
+    if not port.text_encoders(subject.pipe):
+        gone.add("text_encoders")
+    return plan.model_copy(update=dict.fromkeys(gone))
 
 
 def pull(subject: Subject, journal: Journal) -> None:
@@ -85,10 +93,12 @@ def pull(subject: Subject, journal: Journal) -> None:
     _refuse_inference(subject)
     check(subject, subject.plan)
     journal.whose = "the offload that was there"
-    take_over(subject.pipe, journal)
+    subject = subject._replace(taken=take_over(subject.pipe, journal))
     for lever in ORDER:
-        journal.whose = lever.name
-        lever.apply(subject, getattr(subject.plan, lever.name), journal)
+        value = getattr(subject.plan, lever.name)
+        if value is not None or lever.name == "offload":  # weights lie somewhere whatever the plan says
+            journal.whose = lever.name
+            lever.apply(subject, value, journal)
 
 
 def _refuse_weightless(pipe: Any) -> None:
@@ -104,19 +114,21 @@ def _refuse_weightless(pipe: Any) -> None:
 def _refuse_inference(subject: Subject) -> None:
     """Tensors that were made in inference mode are never changed in place again, nor put back outside of it."""
     plan = subject.plan
-    if plan.offload != "sequential" and not plan.channels_last:
+    emptied = any(map(weight_hooks.is_sequential, port.networks(subject.pipe).values()))
+    if plan.offload != "sequential" and plan.channels_last is None and not emptied:
         return
     for name, part in port.networks(subject.pipe).items():
         if any(parameter.is_inference() for parameter in part.parameters()):
-            asked = "offload='sequential'" if plan.offload == "sequential" else "channels_last=True"
+            layout = "a plan" if plan.channels_last is None else f"channels_last={plan.channels_last}"
+            asked = "offload='sequential'" if plan.offload == "sequential" else layout
             raise PlanError(
-                f"{asked} cannot be applied: the weights of {name} were made in torch.inference_mode, which forbids to "
-                "exchange them; load the pipeline outside of it, and call it inside if you like"
+                f"{asked} cannot be applied: the weights of {name} were made in torch.inference_mode, which forbids "
+                "replacing them; load the pipeline outside of it, and call it inside if you like"
             )
 
 
 def current_plan(pipe: Any) -> Plan:
-    """The pipeline as it is now, as a plan."""
+    """The pipeline as it is now, as a plan; None for what no value of a lever describes."""
     return Plan(**{lever.name: lever.read(pipe) for lever in ORDER})
 
 
@@ -124,7 +136,8 @@ def current_plan(pipe: Any) -> Plan:
 def executed(subject: Subject, values: dict[str, Any]) -> Iterator[None]:
     """Levers that change what is executed, pulled on a twin for the time of a recording."""
     journal = Journal()
-    traced = values | {"attention": traced_as(values["attention"])} if "attention" in values else values
+    changes = {name: value for name, value in values.items() if value is not None}
+    traced = changes | {"attention": traced_as(changes["attention"])} if "attention" in changes else changes
     try:
         for name, lever in EXECUTED.items():
             if name in traced:

@@ -16,7 +16,7 @@ from autotune.levers.base import Domain, Lever, Subject
 from autotune.levers.forwarding import Around, wrap_forward
 from autotune.levers.journal import Journal
 from autotune.records.model import role_named
-from autotune.upstream import port
+from autotune.upstream import internals, port
 
 __all__ = ["FeedForwardChunks"]
 
@@ -38,24 +38,26 @@ class FeedForwardChunks(Lever):
 
     def domain(self, subject: Subject) -> Domain:
         if not _layers(subject.pipe):
-            return Domain((False,), "the denoiser has no feed-forward layer of diffusers' kind")
+            return Domain((None,), "the denoiser has no feed-forward layer of diffusers' kind")
         if subject.steps_are_small:
-            return Domain((False,), "what a step allocates is little beside the denoiser's weights")
+            return Domain((None,), "what a step allocates is little beside the denoiser's weights")
         if subject.denoisers and all(facts.batch > 1 and not facts.mixes for facts in subject.denoisers.values()):
-            return Domain((False,), "the batch can be split, which saves more")
-        return Domain((False, _CHUNKS), "feed-forward layers look at each token by itself")
+            return Domain((None,), "the batch can be split, which saves more")
+        return Domain((None, _CHUNKS), "feed-forward layers look at each token by itself")
 
     def check(self, subject: Subject, value: Any) -> None:
-        if value is not False and not _layers(subject.pipe):
+        if value and not _layers(subject.pipe):
             raise PlanError(
                 f"feed_forward_chunks={value!r} cannot be applied: {self.domain(subject).reason}; what works is False"
             )
 
     def read(self, pipe: Any) -> Any:
-        return False
+        return None if _chunked_by_owner(pipe) else False
 
     def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
-        for layer in _layers(subject.pipe) if value is not False else ():
+        for block in _chunked_by_owner(subject.pipe):
+            journal.set(block, internals.CHUNK_SIZE, None)
+        for layer in _layers(subject.pipe) if value else ():
             wrap_forward(_Chunked(layer, value), journal)
 
 
@@ -64,6 +66,12 @@ def _layers(pipe: Any) -> list[torch.nn.Module]:
 
     parts = port.denoisers(pipe).values()
     return [module for part in parts for module in part.modules() if isinstance(module, FeedForward)]
+
+
+def _chunked_by_owner(pipe: Any) -> list[torch.nn.Module]:
+    """The blocks that diffusers' own switch has taking their feed-forward layer in chunks."""
+    parts = port.denoisers(pipe).values()
+    return [module for part in parts for module in part.modules() if getattr(module, internals.CHUNK_SIZE, None)]
 
 
 class _Chunked(Around):

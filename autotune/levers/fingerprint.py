@@ -42,7 +42,7 @@ class Fingerprint:
         self._root = vars(part)
         own = {path: vars(module) for path, module in part.named_modules()}
         held = [table["_parameters"] for table in own.values() if table["_parameters"]]
-        tensors = [tensor for table in held for tensor in table.values() if tensor is not None]
+        firsts = [tensor for table in held if (tensor := _first(table)) is not None]
         places = ((path, table, name) for path, table in own.items() for name in table)
         switches = [place for place in places if _is_switch(*place) and (processors or place[2] != "processor")]
         self._switches = [f"{path}.{name}" if path else name for path, _, name in switches]
@@ -52,7 +52,7 @@ class Fingerprint:
         self._looks: dict[str, Callable[[], list[Any]]] = {
             "children": _values([table["_modules"] for table in own.values() if table["_modules"]]),
             "weights": _values(held if weights else []),
-            "dtypes": (lambda: list(map(_dtype, tensors))) if weights else _dtypes(held),
+            "dtypes": (lambda: list(map(_dtype, firsts))) if weights else _dtypes(held),
             "switches": _items([(table, name) for _, table, name in switches]),
             "forwards": _kinds([table for table in own.values() if "forward" in table], "forward"),
             "hooks": _filled(
@@ -93,6 +93,10 @@ class Fingerprint:
         if look == "children":
             if index is None or len(now) != len(before):
                 return "modules were added or taken away"
+            if internals.is_adapted(now[index]) and not internals.is_adapted(before[index]):
+                return "a LoRA was loaded"
+            if internals.is_adapted(before[index]) and not internals.is_adapted(now[index]):
+                return "a LoRA was unloaded"
             return f"module {self._children[index]} was exchanged"
         if look == "switches":
             return f"{self._switches[index or 0]} was changed"
@@ -122,7 +126,12 @@ def _values(tables: list[Table]) -> Callable[[], list[Any]]:
 
 def _dtypes(tables: list[Table]) -> Callable[[], list[Any]]:
     """Of whatever stands there: what was there when the network was looked at is another object by now."""
-    return lambda: [tensor.dtype for table in tables for tensor in table.values() if tensor is not None]
+    return lambda: [tensor.dtype for table in tables if (tensor := _first(table)) is not None]
+
+
+def _first(table: Table) -> Any:
+    """A module's first weight, which is cast with the others."""
+    return next((tensor for tensor in table.values() if tensor is not None), None)
 
 
 def _items(places: list[tuple[Table, str]]) -> Callable[[], list[Any]]:

@@ -34,10 +34,10 @@ class ChannelsLast(Lever):
 
     def domain(self, subject: Subject) -> Domain:
         if not any(_convolutions(part) for part in port.networks(subject.pipe).values()):
-            return Domain((False,), "no network has 2-D convolutions")
+            return Domain((None,), "no network has 2-D convolutions")
         if subject.device.kind != "cuda" or (subject.device.compute_capability or (0, 0)) < (7, 0):
-            return Domain((False,), f"{subject.device.name} has no tensor cores, which is what the layout is for")
-        return Domain((False, True), "tensor cores want NHWC")
+            return Domain((None,), f"{subject.device.name} has no tensor cores, which is what the layout is for")
+        return Domain((None, True) if self.read(subject.pipe) is not True else (None,), "tensor cores want NHWC")
 
     def check(self, subject: Subject, value: Any) -> None:
         if value and not any(_convolutions(part) for part in port.networks(subject.pipe).values()):
@@ -45,20 +45,36 @@ class ChannelsLast(Lever):
                 "channels_last=True cannot be applied: no network has 2-D convolutions; what works is False"
             )
 
-    def read(self, pipe: Any) -> bool:
-        return False
+    def read(self, pipe: Any) -> bool | None:
+        parts = port.networks(pipe).values()
+        laid = {_is_last(module) for part in parts for module in _convolutions(part)} - {None}
+        return None if len(laid) > 1 else laid == {True}
 
     def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
-        parts = port.networks(subject.pipe).values() if value else ()
+        parts = port.networks(subject.pipe).values()
+        order = torch.channels_last if value else torch.contiguous_format
         for module in (module for part in parts for module in _convolutions(part)):
             strides = tuple(module.weight.stride())
             journal.change(
-                partial(_convert, module), partial(_put_back, module, strides), partial(_was, module, strides)
+                partial(_convert, module, order), partial(_put_back, module, strides), partial(_was, module, strides)
             )
 
 
-def _convert(module: torch.nn.Conv2d) -> None:
-    module.weight.data = module.weight.detach().contiguous(memory_format=torch.channels_last)
+def _convert(module: torch.nn.Conv2d, order: torch.memory_format) -> None:
+    weight = module.weight.detach()
+    if order is torch.channels_last:
+        module.weight.data = weight.contiguous(memory_format=order)
+    elif weight.stride() != torch.empty(weight.shape, device="meta").stride():
+        module.weight.data = weight.clone(memory_format=order)  # of one pixel it counts as contiguous in either order
+
+
+def _is_last(module: torch.nn.Conv2d) -> bool | None:
+    """Whether the weight lies in channels-last order; None where both orders are the same."""
+    weight = module.weight
+    if weight.dim() != 4:
+        return None
+    first, last = weight.is_contiguous(), weight.is_contiguous(memory_format=torch.channels_last)
+    return last if first != last else None
 
 
 def _was(module: torch.nn.Conv2d, strides: tuple[int, ...]) -> tuple[Slot, ...]:

@@ -15,11 +15,11 @@ from autotune.errors import PlanError
 from autotune.levers.base import Domain, Lever, Subject, release_cache
 from autotune.levers.journal import Journal
 from autotune.levers.placed import Placed
-from autotune.levers.takeover import sequential_without_card
+from autotune.levers.takeover import elsewhere, sequential_without_card
 from autotune.levers.text_encoders import wait_apart
 from autotune.records.model import role_named
 from autotune.records.plan import GroupOffload, group_offload
-from autotune.upstream import groups, internals, port
+from autotune.upstream import groups, internals, port, weight_hooks
 
 __all__ = ["Offload", "group_settings"]
 
@@ -39,27 +39,51 @@ class Offload(Lever):
     )
 
     def domain(self, subject: Subject) -> Domain:
+        found, there = self.read(subject.pipe), elsewhere(subject.pipe, subject.device)
         if subject.device.kind == "cpu":
-            return Domain(("none",), "there is no card to keep weights away from")
+            why = f"the pipeline's offload brings weights to {there}"
+            return (
+                Domain((None,), "there is no card to keep weights away from")
+                if there is None
+                else Domain(("none",), why)
+            )
         refused = {mode: _refusal(subject, mode) for mode in (*_MODES, *_GROUPS)}
-        values = [mode for mode, why in refused.items() if not why]
+        if there is not None:
+            return Domain(
+                tuple(mode for mode in ("none", *refused) if not refused.get(mode)), f"the offload is for {there}"
+            )
+        values = [mode for mode in ("none", *refused) if not refused.get(mode) and mode != found]
         reasons = dict.fromkeys(why for why in refused.values() if why)
-        return Domain(("none", *values), "; ".join(reasons) or "weights can wait in RAM")
+        return Domain((None, *values), "; ".join(reasons) or "weights can wait in RAM")
 
     def check(self, subject: Subject, value: Any) -> None:
         why = _refusal(subject, value)
         if why:
             raise PlanError(f"offload={value!r} cannot be applied: {why}; what works is 'none'")
 
-    def read(self, pipe: Any) -> str:
+    def read(self, pipe: Any) -> str | None:
+        """The mode of the whole pipeline; None where some networks are offloaded and others that it covers are not."""
+        parts, excluded = port.networks(pipe), port.excluded_from_offload(pipe)
         mode = port.offloaded(pipe)
-        return _group_value(pipe) if mode == "group" else mode
+        if mode == "group":
+            whole = all(groups.group_config(part) is not None for part in parts.values() if groups.groupable(part))
+            return _group_value(pipe) if whole else None
+        if mode == "sequential":
+            covered = [part for name, part in parts.items() if name not in excluded]
+            return mode if all(map(weight_hooks.is_sequential, covered)) else None
+        order = [parts[name] for name in port.port_of(pipe).offload_order or () if name in parts]
+        moved = [part for part in parts.values() if weight_hooks.moves_whole(part)]
+        if not moved:
+            return "none"
+        return "model" if order and all(part in moved for part in order) else None
 
     def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
         pipe, device = subject.pipe, torch.device(subject.device.torch_device)
         before = Placed(pipe)
         journal.push(before.put_back, before.was)
-        if value == "model":
+        if value is None and subject.taken:
+            _as_found(subject, device)
+        elif value == "model":
             pipe.enable_model_cpu_offload(device=device)
         elif value == "sequential" and device.type == "cpu":
             excluded = port.excluded_from_offload(pipe)
@@ -68,7 +92,7 @@ class Offload(Lever):
             pipe.to("cpu", silence_dtype_warnings=True)  # diffusers looks at the first network only
             pipe.enable_sequential_cpu_offload(device=device)
         else:
-            _place(subject, value, device)
+            _place(subject, value or "none", device)
         release_cache(device)
         before.is_done = True
 
@@ -84,6 +108,20 @@ def _group_value(pipe: Any) -> str:
         "+low_cpu_mem": config.stream is not None and config.low_cpu_mem_usage,
     }
     return f"group:{config.offload_type.value.removesuffix('_level')}" + "".join(o for o, on in options.items() if on)
+
+
+def _as_found(subject: Subject, device: torch.device) -> None:
+    """The owner's own placement again, over weights and forwards as the other levers have made them."""
+    parts = port.networks(subject.pipe)
+    apart = [part for name, part in parts.items() if name in wait_apart(subject)]
+    placed = {part for taken in subject.taken for part in taken.parts}
+    for taken in subject.taken:
+        taken.put_on(but=apart)
+    for part in parts.values():
+        if part in apart:
+            part.to("cpu")
+        elif part not in placed:  # such as one that was exchanged since
+            part.to(device)
 
 
 def _place(subject: Subject, value: str, device: torch.device) -> None:
@@ -126,7 +164,8 @@ def _refusal(subject: Subject, mode: str) -> str:
         return (
             f"{type(pipe).__name__} declares no order for model offload" if pipe.model_cpu_offload_seq is None else ""
         )
-    for name in port.compiled(pipe):
+    unwrapped = port.denoisers(pipe).keys() - set(port.wrapped(pipe)) if subject.plan.compile == "none" else ()
+    for name in (name for name in port.compiled(pipe) if name not in unwrapped):
         return f"{name} is compiled, and hooks that load weights inside would break its graph"
     if mode == "sequential":
         normed = next((name for name, part in parts.items() if internals.uses_weight_norm(part)), "")

@@ -20,8 +20,8 @@ __all__ = ["Precisions", "as_found", "precisions"]
 class Precisions(NamedTuple):
     """What a search looks at, and what it only names."""
 
-    offered: tuple[Precision, ...]
-    """May be chosen; "as_is" first, unless the card computes it wrongly, or not at all and nothing is loaded in it yet."""
+    offered: tuple[Precision | None, ...]
+    """May be chosen; as found first, unless the card computes it wrongly, or not at all and nothing is loaded in it yet."""
     named: tuple[Precision, ...]
     """Not known to give right images here: taken only where the caller fixes it."""
     reason: str
@@ -37,27 +37,27 @@ def precisions(subject: Subject) -> Precisions:
     halves = {dtype for dtype in found.values() if dtype != "float32"}
     wrong = device.fp16_fails and "float16" in halves
     emulated = subject.unloaded and "bfloat16" in halves and not device.supports_bf16
-    as_is = () if wrong or emulated else (Precision(),)
+    kept: tuple[None, ...] = () if wrong or emulated else (None,)
     if device.supports_bf16:
         free = subject.unloaded or _mostly_fp32(subject.pipe)
         if not free:
             return Precisions(
-                as_is, (), "the weights are in half precision or quantised already, which is the owner's choice"
+                kept, (), "the weights are in half precision or quantised already, which is the owner's choice"
             )
         half = _documented(subject, facts, found)
         return Precisions(
-            _distinct((*as_is, half), found), (), f"{short(half[DEFAULT])} is the half precision that it is used in"
+            (*kept, *_distinct((half,), found)), (), f"{short(half[DEFAULT])} is the half precision that it is used in"
         )
     fp16 = Precision({DEFAULT: "float16", **dict.fromkeys(_present(facts.fp16_kept_fp32, found), "float32")})
     fp32 = (Precision("float32"),) if halves else ()
     if device.fp16_fails:
-        return Precisions(_distinct((*as_is, *fp32), found), (), f"{device.name} is known to give black images in fp16")
+        return Precisions((*kept, *_distinct(fp32, found)), (), f"{device.name} is known to give black images in fp16")
     if facts.fp16 == "safe":
         reason = f"{device.name} computes no bf16; fp16 is known to work for this model" if "bfloat16" in halves else ""
         reason = reason or "fp16 is known to work for this model"
-        return Precisions(_distinct((*as_is, fp16, *fp32), found), (), reason)
+        return Precisions((*kept, *_distinct((fp16, *fp32), found)), (), reason)
     named = _distinct((fp16,), found)
-    return Precisions(_distinct((*as_is, *fp32), found), named, f"{device.name} computes no bf16", facts.why)
+    return Precisions((*kept, *_distinct(fp32, found)), named, f"{device.name} computes no bf16", facts.why)
 
 
 def as_found(pipe: Any) -> Precision:
@@ -74,8 +74,7 @@ def _size(part: Any) -> int:
 
 def _distinct(offered: tuple[Precision, ...], found: Mapping[str, str]) -> tuple[Precision, ...]:
     """Without those that change nothing."""
-    changed = [one for one in offered if one == Precision() or any(one.of(name) != has for name, has in found.items())]
-    return tuple(dict.fromkeys(changed))
+    return tuple(dict.fromkeys(one for one in offered if any(one.of(name) != has for name, has in found.items())))
 
 
 def _found(pipe: Any) -> dict[str, str]:

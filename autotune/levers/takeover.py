@@ -8,7 +8,8 @@ who put it there has no RAM for it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from typing import Any
 from weakref import ref
 
@@ -17,15 +18,19 @@ import torch
 from autotune.errors import PlanError
 from autotune.levers.journal import Journal, Slot
 from autotune.levers.placed import Functions, Tables
+from autotune.records.device import Device
 from autotune.upstream import groups, port, weight_hooks
 
-__all__ = ["device_map_refusal", "sequential_without_card", "take_over"]
+__all__ = ["Taken", "device_map_refusal", "elsewhere", "sequential_without_card", "take_over"]
 
 log = logging.getLogger("autotune")
 
 
-def take_over(pipe: Any, journal: Journal) -> None:
+def take_over(pipe: Any, journal: Journal) -> tuple[Taken, ...]:
     """Takes off the placement that the owner had; the undo puts it on again, on the same devices.
+
+    Returns:
+        What was taken off: a plan that leaves placement as found puts it on again, over what it has changed.
 
     Raises:
         PlanError: a device map over several devices, or weights that wait on disk.
@@ -33,11 +38,25 @@ def take_over(pipe: Any, journal: Journal) -> None:
     why = device_map_refusal(pipe) or _disk_refusal(pipe)
     if why:
         raise PlanError(why)
-    for taken in (_Groups(pipe), _Hooks(pipe)):
-        if taken.is_there:
-            journal.push(taken.give_back, taken.was)
-            taken.take_off()
+    there = tuple(taken for taken in (_Groups(pipe), _Hooks(pipe)) if taken.is_there)
+    for taken in there:
+        journal.push(taken.give_back, taken.was)
+        taken.take_off()
     _unmap(pipe, journal)
+    return there
+
+
+def elsewhere(pipe: Any, device: Device) -> torch.device | None:
+    """Where the owner's offload brings weights, if that is another device than this one, which is here."""
+    if not device.is_here:
+        return None
+    planned = torch.device(device.torch_device)
+    there = {one for taken in (_Groups(pipe), _Hooks(pipe)) if taken.is_there for one in taken.devices}
+    return next((one for one in there if not _is_same(one, planned)), None)
+
+
+def _is_same(one: torch.device, other: torch.device) -> bool:
+    return one.type == other.type and (one.index or 0) == (other.index or 0)
 
 
 def device_map_refusal(pipe: Any) -> str:
@@ -84,7 +103,25 @@ def _unmap(pipe: Any, journal: Journal) -> None:
         journal.set(holders[name], "hf_device_map", None)
 
 
-class _Groups:
+class Taken(ABC):
+    """A placement of the owner's that was taken off."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> frozenset[torch.nn.Module]:
+        """The networks that it places."""
+
+    @property
+    @abstractmethod
+    def devices(self) -> frozenset[torch.device]:
+        """Where it brings weights."""
+
+    @abstractmethod
+    def put_on(self, but: Collection[torch.nn.Module] = ()) -> None:
+        """The same again over the weights that are there now, but for some networks."""
+
+
+class _Groups(Taken):
     """Group offload of the owner's, network by network."""
 
     def __init__(self, pipe: Any) -> None:
@@ -113,11 +150,23 @@ class _Groups:
             self.take_off()
             self._bare = Functions(tuple(self._configs))
         self._bare.put_back()
+        self.put_on()
+
+    @property
+    def parts(self) -> frozenset[torch.nn.Module]:
+        return frozenset(self._configs)
+
+    @property
+    def devices(self) -> frozenset[torch.device]:
+        return frozenset(torch.device(config.onload_device) for config in self._configs.values())
+
+    def put_on(self, but: Collection[torch.nn.Module] = ()) -> None:
         for part, config in self._configs.items():
-            groups.regroup(part, config)
+            if part not in but:
+                groups.regroup(part, config)
 
 
-class _Hooks:
+class _Hooks(Taken):
     """Hooks of accelerate's, whoever hung them. Those that load weights on call are made anew, for by then the network may have
     others, such as a LoRA's; the rest hold none and are hung again as they were."""
 
@@ -152,12 +201,28 @@ class _Hooks:
         if self._weights is None:
             self._weights = Tables(self._parts)
         self._weights.fill()
-        streamed = {module for root, _, _ in self._streams for module in root.modules()}
+        self.put_on()
+
+    @property
+    def parts(self) -> frozenset[torch.nn.Module]:
+        hooked = {module for module, _ in self._hooks} | {root for root, _, _ in self._streams}
+        return frozenset(part for part in self._parts if not hooked.isdisjoint(part.modules()))
+
+    @property
+    def devices(self) -> frozenset[torch.device]:
+        named = (getattr(hook, "execution_device", None) for _, hook in self._hooks)
+        streams = (device for _, device, _ in self._streams)
+        return frozenset(torch.device(device) for device in (*named, *streams) if device is not None)
+
+    def put_on(self, but: Collection[torch.nn.Module] = ()) -> None:
+        left = {module for part in but for module in part.modules()}
+        streamed = left | {module for root, _, _ in self._streams for module in root.modules()}
         for module, hook in self._hooks:
             if module not in streamed:
                 weight_hooks.put_hook(module, hook)
         for root, device, buffers in self._streams:
-            weight_hooks.stream(root, device, buffers=buffers)
+            if root not in left:
+                weight_hooks.stream(root, device, buffers=buffers)
         for module, attributes in self._guards:
             module.__dict__.update(attributes)
         self._pipe().__dict__.update(self._remembered)

@@ -34,10 +34,10 @@ class TextEncoders(Lever):
 
     def domain(self, subject: Subject) -> Domain:
         if subject.device.kind == "cpu":
-            return Domain(("resident",), "there is no card to keep weights away from")
+            return Domain((None,), "there is no card to keep weights away from")
         if not port.text_encoders(subject.pipe):
-            return Domain(("resident",), "the pipeline has no text encoder")
-        return Domain(("resident", "leave", "cpu"), "text encoders are done before denoising starts")
+            return Domain((None,), "the pipeline has no text encoder")
+        return Domain((None, "leave", "cpu"), "text encoders are done before denoising starts")
 
     def check(self, subject: Subject, value: Any) -> None:
         if value != "resident" and not port.text_encoders(subject.pipe):
@@ -107,4 +107,5 @@ def _lies(part: torch.nn.Module) -> torch.device:
 
 def wait_apart(subject: Subject) -> frozenset[str]:
     """The components that this lever places, so that no other may."""
-    return frozenset() if subject.plan.text_encoders == "resident" else frozenset(port.text_encoders(subject.pipe))
+    leave = subject.plan.text_encoders in {"leave", "cpu"}
+    return frozenset(port.text_encoders(subject.pipe)) if leave else frozenset()

@@ -17,10 +17,7 @@ __all__ = ["Tf32"]
 
 
 class Tf32(Lever):
-    """Sets `torch.set_float32_matmul_precision("high")`; convolutions use TF32 by torch's default.
-
-    Off means as it is: another pipeline of this process may want it on.
-    """
+    """Sets `torch.set_float32_matmul_precision("high")`, or "highest"; convolutions use TF32 by torch's default."""
 
     name = "tf32"
     summary = (
@@ -31,19 +28,24 @@ class Tf32(Lever):
 
     def domain(self, subject: Subject) -> Domain:
         if not subject.device.supports_tf32:
-            return Domain((False,), f"{subject.device.name} has no TF32 (compute capability 8.0 and later)")
-        return Domain((False, True), "the card has TF32 tensor cores")
+            return Domain((None,), f"{subject.device.name} has no TF32 (compute capability 8.0 and later)")
+        is_on = subject.device.is_here and self.read(subject.pipe)  # a setting of this process
+        return Domain((None, not is_on), "the card has TF32 tensor cores")
 
     def check(self, subject: Subject, value: Any) -> None:
         if value and not subject.device.supports_tf32:
             raise PlanError(f"tf32=True cannot be applied: {self.domain(subject).reason}; what works is False")
 
     def read(self, pipe: Any) -> bool:
-        return _is_on() and not _SWITCH.is_used  # as its owner has it
+        return _is_on() if _SWITCH.found is None else _SWITCH.found  # as its owner has it
 
     def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
-        if value and (_SWITCH.is_used or not _is_on()):
-            journal.change(lambda: _SWITCH.use(journal), lambda: _SWITCH.release(journal))
+        if _SWITCH.wanted not in {None, value}:
+            raise PlanError(
+                f"tf32={value} cannot be applied: it is one setting for the whole process, and another optimised pipeline "
+                f"runs with tf32={not value}; call autotune.restore on that one first"
+            )
+        journal.change(lambda: _SWITCH.use(journal, value), lambda: _SWITCH.release(journal))
 
 
 class _Switch:
@@ -52,19 +54,18 @@ class _Switch:
     def __init__(self) -> None:
         self._users: weakref.WeakSet[Journal] = weakref.WeakSet()
         self._put_back: Callable[[], object] | None = None
+        self.found: bool | None = None
+        """Whether it was on before its first user; None while nobody uses it."""
+        self.wanted: bool | None = None
+        """Whether its users want it on; None without any."""
 
-    @property
-    def is_used(self) -> bool:
-        """Whether it is on because of a user."""
-        return self._put_back is not None
-
-    def use(self, user: Journal) -> None:
-        """Switches it on for one more; who is collected without a word is a user no more."""
+    def use(self, user: Journal, on: bool) -> None:
+        """Sets it for one more; who is collected without a word is a user no more."""
         if self._put_back is None:
-            self._put_back = _as_it_is()
+            self._put_back, self.found, self.wanted = _as_it_is(), _is_on(), on
         self._users.add(user)
         weakref.finalize(user, self._settle).atexit = False
-        _turn_on()
+        _turn(on)
 
     def release(self, user: Journal) -> None:
         """One less."""
@@ -74,9 +75,9 @@ class _Switch:
     def _settle(self) -> None:
         users = list(self._users)  # a set of weak references counts the dead until it is told of them
         if self._put_back is not None and not users:
-            if _is_on():  # else somebody has set something else since
+            if _is_on() == self.wanted:  # else somebody has set something else since
                 self._put_back()
-            self._put_back = None
+            self._put_back = self.found = self.wanted = None
 
 
 _SWITCH = _Switch()
@@ -92,11 +93,11 @@ def _as_it_is() -> Callable[[], object]:
     return lambda: setattr(matmul, "fp32_precision", setting)
 
 
-def _turn_on() -> None:
+def _turn(on: bool) -> None:
     if _old_interface_works():
-        torch.set_float32_matmul_precision("high")
+        torch.set_float32_matmul_precision("high" if on else "highest")
     else:
-        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if on else "ieee"
 
 
 def _old_interface_works() -> bool:

@@ -6,6 +6,7 @@ every attribute is remembered. A tile edge counts in pixels of the image.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from functools import partial
 from itertools import count
@@ -25,6 +26,7 @@ _SMALLEST_TILE_LATENTS = 4  # a quarter of it, the overlap, is still a whole lat
 # The largest published images, 4096 pixels (Sana), are 484 tiles of 256. A tile then takes less than a hundredth of what the
 # image would, and the image itself, of which tiled decoding holds all, outweighs it: smaller tiles cost time and save nothing.
 _MOST_TILES = 512
+_OVERLAP, _TINY_OVERLAP = 0.25, 0.125  # autoencoder_kl.py and its kin, autoencoder_tiny.py: `tile_overlap_factor`
 _STEP = 3 / 4  # of an edge from one tile to the next (autoencoder_kl.py tile_overlap_factor, and `_tile` below)
 
 
@@ -63,10 +65,10 @@ class VaeSlicing(Lever):
 
     def domain(self, subject: Subject) -> Domain:
         if not _sliceable(subject.pipe):
-            return Domain((False,), "the VAE's class cannot slice")
+            return Domain((None,), "the VAE's class cannot slice")
         if subject.workload.batch == 1:
-            return Domain((self.read(subject.pipe),), "a batch of one has nothing to slice")
-        return Domain((False, True), "the batch can be decoded one by one")
+            return Domain((None,), "a batch of one has nothing to slice")
+        return Domain((None, not self.read(subject.pipe)), "the batch can be decoded one by one")
 
     def check(self, subject: Subject, value: Any) -> None:
         if value and not _sliceable(subject.pipe):
@@ -92,16 +94,17 @@ class VaeTiling(Lever):
     def domain(self, subject: Subject) -> Domain:
         vaes = _tileable(subject.pipe)
         if not vaes:
-            return Domain((False,), "the VAE's class cannot tile, or not with a chosen size")
-        fixed = _fixed_edge(vaes[0])
-        if fixed is not None:
-            return Domain((False, fixed), f"this VAE has tiles of {fixed} pixels")
-        edges = tile_edges(vaes[0], subject.workload)
+            return Domain((None,), "the VAE's class cannot tile, or not with a chosen size")
+        found, fixed = self.read(subject.pipe), _fixed_edge(vaes[0])
+        edges = (fixed,) if fixed is not None else tile_edges(vaes[0], subject.workload)
         if not edges:
-            return Domain((False,), "the image is no larger than the smallest tile")
+            return Domain((None,), "the image is no larger than the smallest tile")
+        values = (None, *(value for value in (False, *edges) if value != found))
+        if fixed is not None:
+            return Domain(values, f"this VAE has tiles of {fixed} pixels")
         if _longest_px(subject.workload) is None:
-            return Domain((False, *edges), "how large the image is shows only when it is decoded")
-        return Domain((False, *edges), f"the image is larger than a tile of {edges[-1]} pixels")
+            return Domain(values, "how large the image is shows only when it is decoded")
+        return Domain(values, f"the image is larger than a tile of {edges[-1]} pixels")
 
     def check(self, subject: Subject, value: Any) -> None:
         if value is False:
@@ -126,9 +129,13 @@ class VaeTiling(Lever):
             enough = next(edge for edge in count(value + grain, grain) if _tiles(subject.workload, edge) <= _MOST_TILES)
             raise PlanError(f"{asked}: {size} would be {tiles} tiles, more than {_MOST_TILES}; the nearest is {enough}")
 
-    def read(self, pipe: Any) -> int | bool:
-        on = [vae for vae in _tileable(pipe) if vae.use_tiling]
-        return _edge(on[0]) if on else False
+    def read(self, pipe: Any) -> int | bool | None:
+        vaes = _tileable(pipe)
+        on = [vae for vae in vaes if vae.use_tiling]
+        edges = {_edge(vae) if _is_usual(vae) else None for vae in on}
+        if not on:
+            return False
+        return edges.pop() if len(edges) == 1 and len(on) == len(vaes) else None
 
     def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
         for vae in _tileable(subject.pipe):
@@ -172,6 +179,14 @@ def _tile(vae: Any, edge_px: int) -> None:
     names = inspect.signature(vae.enable_tiling).parameters
     strides = [name for name in names if name in {"tile_sample_stride_height", "tile_sample_stride_width"}]
     vae.enable_tiling(**dict.fromkeys(arguments, edge_px), **dict.fromkeys(strides, edge_px * 3 // 4))
+
+
+def _is_usual(vae: Any) -> bool:
+    """Whether its tiles are what `_tile` makes of their edge, with the overlap that its class has."""
+    twin = copy.copy(vae)
+    _tile(twin, _edge(vae))
+    overlap = _TINY_OVERLAP if type(vae).__name__ == "AutoencoderTiny" else _OVERLAP
+    return _tiling_state(twin) == _tiling_state(vae) and getattr(vae, "tile_overlap_factor", overlap) == overlap
 
 
 def _edge(vae: Any) -> int:

@@ -35,27 +35,34 @@ class VaeFramewise(Lever):
     def domain(self, subject: Subject) -> Domain:
         vaes = _switchable(subject.pipe)
         if not vaes:
-            return Domain((False,), "the VAE has no switch for it that is off")
+            return Domain((None,), "the VAE has no switch for it that is off")
         frames = subject.workload.size[2]
         shortest = min(_run_frames(vae) for vae in vaes)
         if frames is None:
             return Domain(
-                (False, True), f"a run is {shortest} frames, and how many there are shows only when they are decoded"
+                (None, True), f"a run is {shortest} frames, and how many there are shows only when they are decoded"
             )
         if frames <= shortest:
-            return Domain((False,), f"a run of this VAE is {shortest} frames, and there are no more")
-        return Domain((False, True), f"the video is longer than a run of {shortest} frames")
+            return Domain((None,), f"a run of this VAE is {shortest} frames, and there are no more")
+        return Domain((None, True), f"the video is longer than a run of {shortest} frames")
 
     def check(self, subject: Subject, value: Any) -> None:
-        if value and not _switchable(subject.pipe):
+        if value and not _switchable(subject.pipe) and not _switched_on(subject.pipe):
             raise PlanError(
                 "vae_framewise=True cannot be applied: the VAE has no switch for it that is off; what works is False"
             )
+        if not value and any(map(pads_runs, _switched_on(subject.pipe))):
+            raise PlanError(
+                "vae_framewise=False cannot be applied: how the VAE's convolutions padded before is not known; "
+                "what works is None, or a VAE that is loaded again"
+            )
 
     def read(self, pipe: Any) -> bool:
-        return False
+        return bool(_switched_on(pipe))
 
     def apply(self, subject: Subject, value: Any, journal: Journal) -> None:
+        for vae in _switched_on(subject.pipe) if not value else ():
+            journal.set(vae, _SWITCH, False)
         for vae in _switchable(subject.pipe) if value else ():
             for module in vae.modules() if pads_runs(vae) else ():
                 if hasattr(module, "pad_mode"):
@@ -73,6 +80,12 @@ def _switchable(pipe: Any) -> list[Any]:
         for vae in parts
         if getattr(vae, _SWITCH, None) is False and (pads_runs(vae) or blends_runs(vae)) and _runs(vae)
     ]
+
+
+def _switched_on(pipe: Any) -> list[Any]:
+    """VAEs that decode in runs, because their class does (HunyuanVideo) or somebody has switched it on."""
+    parts = port.networks(pipe).values()
+    return [vae for vae in parts if getattr(vae, _SWITCH, None) is True and (pads_runs(vae) or blends_runs(vae))]
 
 
 def _runs(vae: Any) -> bool:

@@ -61,7 +61,8 @@ def inspect_pipeline(pipe: Any, *, name: str | None = None, source_key: str | No
     parts = networks(pipe)
     port = port_of(pipe)
     return Model(
-        name=name or getattr(pipe, "name_or_path", None) or type(pipe).__name__,
+        name=name
+        or str(getattr(pipe, "name_or_path", None) or type(pipe).__name__),  # a `Path` where it was loaded by one
         pipeline_class=type(pipe).__name__,
         components=tuple(_component(part_name, part) for part_name, part in parts.items()),
         offload_sequence=port.offload_order,

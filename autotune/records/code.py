@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from autotune.errors import PlanError
 from autotune.records import snippets
 from autotune.records.plan import GroupOffload, Plan, group_offload
-from autotune.records.precision import AS_IS, Precision
+from autotune.records.precision import AS_IS
 from autotune.records.rules import conflict
 
 __all__ = ["code_of"]
@@ -46,7 +46,7 @@ def code_of(plan: Plan, *, device: str = "cuda") -> str:
     where = json.dumps(str(device))
     parts = [
         *_precision(plan),
-        *_attention(plan.attention),
+        *(_attention(plan.attention) if plan.attention is not None else ()),
         *_denoiser(plan),
         *_vae(plan),
         _placement(plan, where),
@@ -99,17 +99,19 @@ def _filled(template: str, **values: Any) -> str:
 
 
 def _precision(plan: Plan) -> Iterator[_Part]:
-    if plan.dtype != Precision():
+    if plan.dtype is not None:
         says = f"Weights to {plan.dtype}, but for those that the classes of the models want in fp32"
         dtypes = {name: dtype for name, dtype in plan.dtype.items() if dtype != AS_IS}
         names = ", ".join(f'"{name}": torch.{dtype}' for name, dtype in dtypes.items())
         yield _Part("dtype", says, _filled(snippets.CAST, precision=f"{{{names}}}"))
-    if plan.tf32:
-        says = "TF32 for fp32 matrix products of the whole process"
-        yield _Part("tf32", says, 'torch.set_float32_matmul_precision("high")')
-    if plan.channels_last:
-        says = "2-D convolutions in NHWC order, each by itself: a whole network may hold 5-D weights, which refuse"
-        yield _Part("channels_last", says, _filled(snippets.CHANNELS_LAST))
+    if plan.tf32 is not None:
+        says = f"{'TF32' if plan.tf32 else 'No TF32'} for fp32 matrix products of the whole process"
+        yield _Part("tf32", says, f'torch.set_float32_matmul_precision("{"high" if plan.tf32 else "highest"}")')
+    if plan.channels_last is not None:
+        order = "NHWC" if plan.channels_last else "NCHW"
+        says = f"2-D convolutions in {order} order, each by itself: a whole network may hold 5-D weights, which refuse"
+        layout, copied = ("channels_last", "contiguous") if plan.channels_last else ("contiguous_format", "clone")
+        yield _Part("channels_last", says, _filled(snippets.LAYOUT, layout=layout, copied=copied))
 
 
 _ATTENTION = {"sdpa": "torch's fused attention", "vanilla": "The whole score matrix", "xformers": "xFormers' attention"}
@@ -129,7 +131,7 @@ def _attention(value: str) -> Iterator[_Part]:
         yield _Part("attention", "Attention in slices", f"pipe.enable_attention_slicing({size})")
     elif kind == "backend":
         yield _dispatched(argument)
-    elif kind != "as_is":
+    else:
         plain, added = _PROCESSORS[kind]
         others = [names for other, names in _PROCESSORS.items() if other != kind]
         plains, addeds = (_quoted(names) for names in zip(*others, strict=True))
@@ -149,7 +151,9 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 def _denoiser(plan: Plan) -> Iterator[_Part]:
-    if plan.feed_forward_chunks is not False:
+    if plan.feed_forward_chunks is False:
+        yield _Part("feed_forward_chunks", "Feed-forward layers of the denoiser whole", _filled(snippets.UNCHUNKED))
+    if plan.feed_forward_chunks:
         chunks = plan.feed_forward_chunks
         says = f"Feed-forward layers of the denoiser in {chunks} chunks of tokens, which do not meet there"
         yield _Part("feed_forward_chunks", says, _filled(snippets.FEED_FORWARD, chunks=chunks))
@@ -159,25 +163,32 @@ def _denoiser(plan: Plan) -> Iterator[_Part]:
     if plan.compile == "blocks":
         says = "The denoiser's repeated blocks compiled in place, at the first call of each shape"
         yield _Part("compile", says, _filled(snippets.BLOCKS))
-    if plan.batch_split is not False:
+    if plan.compile == "none":
+        yield _Part("compile", "Nothing of the denoiser compiled in place", _filled(snippets.UNCOMPILED))
+    if plan.batch_split:
         says = f"The denoiser's batch, guidance halves included, in {plan.batch_split} parts one after the other"
         yield _Part("batch_split", says, _filled(snippets.BATCH, parts=plan.batch_split))
 
 
 def _vae(plan: Plan) -> Iterator[_Part]:
-    if plan.vae_slicing:
-        yield _Part("vae_slicing", "The VAE decodes a batch one by one", _filled(snippets.SLICING))
-    if plan.vae_tiling is not False:
+    if plan.vae_slicing is not None:
+        says = f"The VAE decodes a batch {'one by one' if plan.vae_slicing else 'all together'}"
+        yield _Part("vae_slicing", says, _filled(snippets.SLICING, on=plan.vae_slicing))
+    if plan.vae_tiling is False:
+        yield _Part("vae_tiling", "The VAE decodes the image whole", _filled(snippets.UNTILED))
+    if plan.vae_tiling:
         says = f"The VAE decodes in overlapping tiles of {plan.vae_tiling} pixels"
         body = _filled(snippets.TILING, edge=plan.vae_tiling, stride=plan.vae_tiling * 3 // 4)
         yield _Part("vae_tiling", says, body)
+    if plan.vae_framewise is False:
+        yield _Part("vae_framewise", "The VAE decodes all frames of a video together", _filled(snippets.TOGETHER))
     if plan.vae_framewise:
         yield _Part("vae_framewise", "The VAE decodes a video in runs of frames", _filled(snippets.FRAMEWISE))
 
 
 def _placement(plan: Plan, where: str) -> _Part:
     """Where weights wait; `where` is the device in quotes."""
-    apart, chosen = plan.text_encoders != "resident", group_offload(plan.offload)
+    apart, chosen = plan.text_encoders in {"leave", "cpu"}, group_offload(plan.offload)
     if chosen is not None:
         return _grouped(chosen, where, apart=apart)
     if plan.offload == "model":
@@ -221,7 +232,7 @@ def _grouped(chosen: GroupOffload, where: str, *, apart: bool) -> _Part:
     return _Part("offload", says + (", text encoders apart" if apart else ""), body)
 
 
-def _text_encoders(value: str, where: str) -> Iterator[_Part]:
+def _text_encoders(value: str | None, where: str) -> Iterator[_Part]:
     if value == "leave":
         says = "Text encoders come to the device to encode, and leave at the denoiser's first call"
         empty = "\n            torch.cuda.empty_cache()" if where.startswith('"cuda') else ""

@@ -12,8 +12,7 @@ from autotune.records.base import Record
 from autotune.records.device import Device
 from autotune.records.estimate import Estimate
 from autotune.records.model import DenoiserFacts
-from autotune.records.plan import LANES, LEVERS, Plan, Quality
-from autotune.records.precision import Precision
+from autotune.records.plan import LANES, PLAIN, Plan, Quality
 from autotune.records.workload import Workload
 from autotune.units import parse_bytes
 
@@ -65,8 +64,8 @@ class Front(Record):
     """What a careful user would type without autotune, in each lane: half precision and one of diffusers' documented modes."""
     named: tuple[Candidate, ...] = ()
     """Plans in a precision that is not known to give right images here: named in answers, taken only where it is fixed."""
-    as_found: Precision = Precision()
-    """The precision in which each network was found."""
+    found: Plan = PLAIN
+    """The pipeline without a plan, its precisions included: what plans leave as found."""
     caution: str = ""
     """What is known about that precision, in a clause."""
     parameters: int = 0
@@ -120,7 +119,7 @@ class Front(Record):
         mine = [candidate for candidate, rank in zip(self.usual, ranks, strict=True) if rank == best]
         vram_bytes, ram_bytes = _bytes("max_vram", max_vram), _bytes("max_ram", max_ram)
         fitting = [c for c in mine if c.fits(vram_bytes, ram_bytes, one_memory=self.device.shares_ram)]
-        usual = [c for c in fitting if c.plan.offload == "model" and c.plan.vae_tiling is False]
+        usual = [c for c in fitting if c.plan.offload == "model" and not c.plan.vae_tiling]
         if fitting:
             return min(usual or fitting, key=lambda candidate: candidate.estimate.latency_s)
         return min(mine, key=lambda candidate: candidate.estimate.needed_bytes, default=None)
@@ -160,12 +159,12 @@ class Front(Record):
         return min(kept, key=lambda candidate: candidate.estimate.needed_bytes)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row a candidate: id, levers, bytes and seconds."""
+        """One flat row a candidate: id, levers with what is left as found, bytes and seconds."""
         return [
             {
                 "id": candidate.plan.id,
-                **{lever: getattr(candidate.plan, lever) for lever in LEVERS if lever != "dtype"},
-                "dtype": candidate.plan.dtype.written,
+                **candidate.plan.over(self.found).values,
+                "dtype": candidate.plan.over(self.found).precision.written,
                 "lane": candidate.plan.lane,
                 "process_bytes": candidate.estimate.process_bytes,
                 "needed_bytes": candidate.estimate.needed_bytes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, StrictBool, ValidationError, model_validator
+from pydantic import Field, StrictBool, ValidationError, field_validator, model_validator
 
 from autotune.errors import PlanError, nearest
 from autotune.records.base import Record
@@ -17,6 +17,8 @@ __all__ = [
     "KNOWN_VALUES",
     "LANES",
     "LEVERS",
+    "OFF",
+    "PLAIN",
     "GroupOffload",
     "OnChange",
     "Plan",
@@ -32,7 +34,7 @@ LANES: tuple[Quality, ...] = ("exact", "near", "int8", "int4")
 _HALVES = ("float16", "bfloat16")
 
 KNOWN_VALUES: dict[str, tuple[str, ...]] = {
-    "attention": ("as_is", "sdpa", "xformers", "sliced:auto", "sliced:max", "sliced:4", "vanilla", "backend:flash"),
+    "attention": ("sdpa", "xformers", "sliced:auto", "sliced:max", "sliced:4", "vanilla", "backend:flash"),
     "offload": (
         *("none", "model", "sequential", "group:block", "group:leaf", "group:block+stream", "group:leaf+stream"),
         *("group:leaf+stream+record_stream", "group:leaf+stream+low_cpu_mem"),
@@ -40,43 +42,44 @@ KNOWN_VALUES: dict[str, tuple[str, ...]] = {
 }
 """Values of the levers that are written out, for messages: numbers and names of backends may be others."""
 
-_ATTENTION = r"^(as_is|sdpa|vanilla|xformers|sliced:(auto|max|[1-9][0-9]{0,3})|backend:[a-z0-9_]{1,40})$"
+_ATTENTION = r"^(sdpa|vanilla|xformers|sliced:(auto|max|[1-9][0-9]{0,3})|backend:[a-z0-9_]{1,40})$"
 _OFFLOAD = r"^(none|model|sequential|group:(block|leaf)(\+stream(\+record_stream)?(\+low_cpu_mem)?)?)$"
 
 
 class Plan(Record):
-    """How to run a pipeline. The defaults: precision and attention as they are, VAE whole, everything on the device.
+    """How to run a pipeline. None, which each lever is by default, leaves what the lever would change as it was found: as its
+    owner set it up, or as the model was loaded. What is on may also be switched off, with False or "none".
 
     >>> from autotune import Plan
     >>> Plan(offload="model").changes
     {'offload': 'model'}
     """
 
-    dtype: Precision = Precision()
-    """Precision of the weights: "fp32", "fp16", "bf16" or "as_is", for all networks or by component ("fp16, vae=fp32")."""
-    tf32: StrictBool = False
+    dtype: Precision | None = None
+    """Precision of the weights: "fp32", "fp16" or "bf16", for all networks or by component ("fp16, vae=fp32", "vae=fp32")."""
+    tf32: StrictBool | None = None
     """TF32 for fp32 matrix products (compute capability 8.0 and later)."""
-    channels_last: StrictBool = False
-    """Weights of 2-D convolutions in NHWC order, which tensor cores want; False leaves them as they are."""
-    attention: Annotated[str, Field(pattern=_ATTENTION)] = "as_is"
-    """Attention: "as_is", "sdpa" (torch's fused one), "xformers", "sliced:auto", "sliced:max" or "sliced:4" (step by step),
-    "vanilla" (the whole score matrix), or "backend:flash" and the other backends of diffusers' dispatcher."""
-    feed_forward_chunks: Literal[False] | Annotated[int, Field(ge=2, le=64, strict=True)] = False
+    channels_last: StrictBool | None = None
+    """Weights of 2-D convolutions in NHWC order, which tensor cores want; False puts them in torch's usual order."""
+    attention: Annotated[str, Field(pattern=_ATTENTION)] | None = None
+    """Attention: "sdpa" (torch's fused one), "xformers", "sliced:auto", "sliced:max" or "sliced:4" (step by step), "vanilla"
+    (the whole score matrix), or "backend:flash" and the other backends of diffusers' dispatcher."""
+    feed_forward_chunks: Literal[False] | Annotated[int, Field(ge=2, le=64, strict=True)] | None = None
     """Feed-forward layers of the denoiser in this many chunks along the tokens."""
-    batch_split: Literal[False] | Annotated[int, Field(ge=2, le=256, strict=True)] = False
+    batch_split: Literal[False] | Annotated[int, Field(ge=2, le=256, strict=True)] | None = None
     """The denoiser's batch, guidance halves included, in this many parts one after the other."""
-    vae_slicing: StrictBool = False
+    vae_slicing: StrictBool | None = None
     """Decode a batch one image at a time."""
-    vae_tiling: Literal[False] | Annotated[int, Field(gt=0, strict=True)] = False
+    vae_tiling: Literal[False] | Annotated[int, Field(gt=0, strict=True)] | None = None
     """Decode in overlapping tiles with this edge in pixels; False decodes the image whole."""
-    vae_framewise: StrictBool = False
-    """Decode a video in overlapping runs of frames; False leaves it to the VAE's class."""
-    compile: Literal["none", "trace", "blocks"] = "none"
-    """The denoiser's code: as it is, a UNet traced by `torch.jit`, or its repeated blocks by `torch.compile`."""
-    offload: Annotated[str, Field(pattern=_OFFLOAD)] = "none"
+    vae_framewise: StrictBool | None = None
+    """Decode a video in overlapping runs of frames; False decodes all frames together."""
+    compile: Literal["none", "trace", "blocks"] | None = None
+    """The denoiser's code: a UNet traced by `torch.jit`, its repeated blocks by `torch.compile`, or "none" of it compiled."""
+    offload: Annotated[str, Field(pattern=_OFFLOAD)] | None = None
     """Where weights wait: "none" on the card, "model" in RAM by component, "sequential" by leaf module, "group:block" or
     "group:leaf" by diffusers' groups, with "+stream" to prefetch, "+record_stream" and "+low_cpu_mem"."""
-    text_encoders: Literal["resident", "leave", "cpu"] = "resident"
+    text_encoders: Literal["resident", "leave", "cpu"] | None = None
     """Text encoders: placed like the rest, moved to RAM once they have encoded, or kept and run on the CPU."""
     reasons: dict[str, str] = {}
     """Why each lever has its value, by lever."""
@@ -100,6 +103,12 @@ class Plan(Record):
             return values
         return {name: spelled(name, value) if name in LEVERS else value for name, value in values.items()}
 
+    @field_validator("dtype")
+    @classmethod
+    def _changing(cls, dtype: Precision | None) -> Precision | None:
+        """A precision that leaves every network as it is counts as None."""
+        return None if dtype == Precision() else dtype
+
     @property
     def values(self) -> dict[str, Any]:
         """The value of each lever."""
@@ -107,8 +116,23 @@ class Plan(Record):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The levers that are not at their default."""
-        return {name: value for name, value in self.values.items() if value != type(self).model_fields[name].default}
+        """The levers that it sets: those that do not stay as found."""
+        return {name: value for name, value in self.values.items() if value is not None}
+
+    @property
+    def precision(self) -> Precision:
+        """What each network's weights are to be, "as_is" where they stay as found."""
+        return self.dtype or Precision()
+
+    def over(self, found: Plan) -> Plan:
+        """What a pipeline that was found in that state runs under once this plan is applied.
+
+        >>> Plan(vae_tiling=512).over(Plan(vae_slicing=True, vae_tiling=False)).changes
+        {'vae_slicing': True, 'vae_tiling': 512}
+        """
+        left = {name: value for name, value in found.values.items() if getattr(self, name) is None}
+        precision = self.precision.over(found.precision)
+        return self.model_copy(update=left | {"dtype": None if precision == Precision() else precision})
 
     @property
     def execution(self) -> tuple[Any, ...]:
@@ -117,16 +141,17 @@ class Plan(Record):
 
     @property
     def lane(self) -> Quality:
-        """The best quality lane this plan belongs to: `exact` gives the same image up to float noise."""
+        """The best quality lane this plan belongs to: `exact` gives the same image up to float noise, as the model computes it
+        or as its owner has set it up."""
         return "near" if self.quality_rank else "exact"
 
     @property
     def quality_rank(self) -> int:
         """0 exact, 1 near, 2 near with a VAE in tiles or runs of frames: those are taken only where nothing else fits."""
-        if self.vae_tiling is not False or self.vae_framewise:
+        if self.vae_tiling or self.vae_framewise:
             return 2
-        lowered = not self.dtype.dtypes.isdisjoint(_HALVES)
-        return int(lowered or self.tf32 or self.channels_last or is_approximate(self.attention))
+        lowered = not self.precision.dtypes.isdisjoint(_HALVES)
+        return int(bool(lowered or self.tf32 or self.channels_last or is_approximate(self.attention)))
 
     def same_as(self, other: Plan) -> bool:
         """Whether both plans pull the same levers, whatever their names and reasons."""
@@ -156,6 +181,16 @@ class Plan(Record):
 
 
 LEVERS: tuple[str, ...] = tuple(name for name in Plan.model_fields if name not in {"reasons", "id"})
+OFF: dict[str, Any] = {
+    **dict.fromkeys(("tf32", "channels_last", "feed_forward_chunks", "batch_split"), False),
+    **dict.fromkeys(("vae_slicing", "vae_tiling", "vae_framewise"), False),
+    "compile": "none",
+    "offload": "none",
+    "text_encoders": "resident",
+}
+"""The levers that can be off, and the value that says so."""
+PLAIN = Plan(**OFF)
+"""A pipeline as it is loaded: every lever off that can be off."""
 DECODE_LEVERS: tuple[str, ...] = ("vae_slicing", "vae_tiling", "vae_framewise")
 """The execution levers that change only how a VAE decodes."""
 EXECUTION_LEVERS: tuple[str, ...] = (
@@ -178,13 +213,13 @@ class GroupOffload(NamedTuple):
     low_cpu_mem_usage: bool
 
 
-def group_offload(offload: str) -> GroupOffload | None:
+def group_offload(offload: str | None) -> GroupOffload | None:
     """The parts of a group offload; None for the other modes.
 
     >>> group_offload("group:leaf+stream").use_stream
     True
     """
-    if not offload.startswith("group:"):
+    if offload is None or not offload.startswith("group:"):
         return None
     level, *options = offload.removeprefix("group:").split("+")
     return GroupOffload(
@@ -195,6 +230,6 @@ def group_offload(offload: str) -> GroupOffload | None:
     )
 
 
-def is_approximate(attention: str) -> bool:
+def is_approximate(attention: str | None) -> bool:
     """Whether the attention computes in 8 bit (SageAttention): offered only to who allows it by name."""
-    return attention.startswith(("backend:sage", "backend:_sage"))
+    return attention is not None and attention.startswith(("backend:sage", "backend:_sage"))

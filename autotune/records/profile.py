@@ -9,7 +9,7 @@ from autotune.records.front import Front
 
 __all__ = ["SCHEMA_VERSION", "Profile", "ProfileKey"]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 
 class ProfileKey(Record):
@@ -28,7 +28,7 @@ class ProfileKey(Record):
 class Profile(Record):
     """One file on disk. The key inside decides; the file's name is a label."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     """Raised when a field changes its meaning; other versions are a miss."""
     key: ProfileKey
     """What this profile answers."""

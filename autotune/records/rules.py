@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from autotune.records.plan import Plan
+from autotune.records.plan import PLAIN, Plan, group_offload
 
 __all__ = ["RULES", "Rule", "conflict"]
 
@@ -30,8 +30,9 @@ class Rule(NamedTuple):
         return f"{asked} cannot be applied: {self.reason}"
 
 
-def _weights_move_inside(offload: str) -> bool:
-    return offload == "sequential" or offload.startswith("group:")
+def _weights_move_inside(offload: str | None) -> bool:
+    """None is what no mode describes, such as hooks on single networks."""
+    return offload in {None, "sequential"} or group_offload(offload) is not None
 
 
 RULES: tuple[Rule, ...] = (
@@ -56,7 +57,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "text encoders take their turn already",
         "text_encoders",
-        lambda value: value != "resident",
+        lambda value: value in {"leave", "cpu"},
         "offload",
         lambda value: value in {"model", "sequential"},
         "this offload moves text encoders already, as a whole or layer by layer; "
@@ -65,19 +66,20 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "prefetching learns one order",
         "feed_forward_chunks",
-        lambda value: value is not False,
+        bool,
         "offload",
-        lambda value: value.startswith("group:leaf+stream"),
+        lambda value: str(value).startswith("group:leaf+stream"),
         "prefetching learns in which order layers run, each once a call, and chunks run them several times; "
         "what works is offload='group:block+stream' or feed_forward_chunks=False",
     ),
 )
 
 
-def conflict(plan: Plan) -> Rule | None:
-    """The first rule that the plan breaks; None where it breaks none.
+def conflict(plan: Plan, found: Plan = PLAIN) -> Rule | None:
+    """The first rule that the plan breaks over what is found; None where it breaks none.
 
     >>> conflict(Plan(compile="blocks", offload="sequential")).name
     'compiled blocks break at hooks'
     """
-    return next((rule for rule in RULES if rule.refuses(plan)), None)
+    whole = plan.over(found)
+    return next((rule for rule in RULES if rule.refuses(whole)), None)

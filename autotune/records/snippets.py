@@ -7,12 +7,12 @@ __all__ = [
     "BATCH",
     "BLOCKS",
     "CAST",
-    "CHANNELS_LAST",
     "DISPATCH",
     "EXCHANGE",
     "FEED_FORWARD",
     "FRAMEWISE",
     "GROUPED",
+    "LAYOUT",
     "LEAVE",
     "OTHERS",
     "SEQUENTIAL",
@@ -21,7 +21,11 @@ __all__ = [
     "STANDARD",
     "STAY",
     "TILING",
+    "TOGETHER",
     "TRACE",
+    "UNCHUNKED",
+    "UNCOMPILED",
+    "UNTILED",
 ]
 
 # Names that are imported, and where from; "" for whole modules.
@@ -85,11 +89,11 @@ for network, part in networks.items():
         if tensor.dtype in floats and not is_frequency:
             tensor.data = tensor.data.to(wanted)
 """
-CHANNELS_LAST = """
+LAYOUT = """
 for part in networks.values():
     for module in part.modules():
         if isinstance(module, torch.nn.Conv2d):
-            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+            module.weight.data = module.weight.data.$copied(memory_format=torch.$layout)
 """
 EXCHANGE = """
 for part in networks.values():
@@ -121,6 +125,18 @@ for part in denoisers:
     for module in part.modules():
         if isinstance(module, FeedForward):
             module.forward = in_chunks(module.forward, $chunks)
+"""
+UNCHUNKED = """
+for part in denoisers:
+    for module in part.modules():
+        if getattr(module, "_chunk_size", None):
+            module._chunk_size = None
+"""
+UNCOMPILED = """
+for part in denoisers:
+    for module in part.modules():
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            module._compiled_call_impl = None
 """
 TRACE = """
 class Plain(torch.nn.Module):
@@ -219,7 +235,7 @@ for part in denoisers:
 SLICING = """
 for part in networks.values():
     if hasattr(part, "use_slicing") and hasattr(part, "decode"):
-        part.enable_slicing()
+        part.use_slicing = $on
 """
 TILING = """
 tile = {
@@ -241,6 +257,16 @@ for part in networks.values():
         part.tile_latent_min_size = $edge // ratio
     elif hasattr(part, "kernel"):  # Allegro's: one size of tiles
         part.enable_tiling()
+"""
+UNTILED = """
+for part in networks.values():
+    if hasattr(part, "use_tiling") and hasattr(part, "decode"):
+        part.use_tiling = False
+"""
+TOGETHER = """
+for part in networks.values():
+    if getattr(part, "use_framewise_decoding", None) and hasattr(part, "_temporal_tiled_decode"):
+        part.use_framewise_decoding = False
 """
 FRAMEWISE = """
 for part in networks.values():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from autotune.errors import PlanError, nearest
 
-__all__ = ["invalid", "spelled", "typed"]
+__all__ = ["invalid", "kinds_of", "spelled", "typed", "typed_all"]
 
 _SPELLED: dict[str, Any] = {
     **dict.fromkeys(("true", "yes", "on"), True),
@@ -20,7 +21,7 @@ _MEANT = {
     "group": "group:block",
     "leaf": "group:leaf",
 }
-_NEUTRAL = ("none", "as_is", "as is", "default")
+_AS_FOUND = ("as_is", "as is", "as_found", "as found", "default")
 _DIGITS = 6  # of a lever that counts: edges in pixels, parts, chunks
 
 
@@ -34,21 +35,34 @@ def typed(value: Any) -> str:
     return repr(getattr(value, "written", value))
 
 
+def typed_all(values: Mapping[str, Any]) -> str:
+    """Values of several levers as they are typed as arguments.
+
+    >>> typed_all({"offload": "model", "vae_tiling": 512})
+    "offload='model', vae_tiling=512"
+    """
+    return ", ".join(f"{name}={typed(value)}" for name, value in values.items())
+
+
 def spelled(name: str, value: Any) -> Any:
     """A lever's value as `Plan` has it, from the words that people use and that are printed: "on", "None", "512".
 
     >>> spelled("tf32", "on"), spelled("vae_tiling", "none"), spelled("vae_tiling", "512"), spelled("offload", "None")
     (True, False, 512, 'none')
+    >>> spelled("attention", "as is") is None
+    True
     """
+    from autotune.records.plan import OFF
+
     if not isinstance(value, str) or name == "dtype":
         return value
-    text, default = value.strip().casefold(), _default(name)
-    if isinstance(default, bool):
-        if text in _NEUTRAL:
-            return False
+    text, off = value.strip().casefold(), OFF.get(name)
+    if text in _AS_FOUND:
+        return None
+    if text == "none" or _SPELLED.get(text) is False:
+        return off
+    if off is False:
         return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else _SPELLED.get(text, value)
-    if text in _NEUTRAL or _SPELLED.get(text) is False:
-        return default
     return text
 
 
@@ -73,14 +87,14 @@ def _what_there_is(name: str, value: Any) -> str:
 
     if name == "dtype":
         return "there are fp32, fp16, bf16 and as_is, each also by component: 'fp16, vae=fp32'"
-    schema = _schema(name)
-    known = [*KNOWN_VALUES.get(name, ()), *map(str, schema.get("enum", ()))]
+    kinds = kinds_of(name)
+    known = [*KNOWN_VALUES.get(name, ()), *(word for kind in kinds for word in map(str, kind.get("enum", ())))]
     if known:
         meant = _MEANT.get(str(value)) if name == "offload" else None
         return f"there are {', '.join(known)}; nearest: {meant or nearest(str(value), known, 1)}"
-    if schema.get("type") == "boolean":
+    numbers = next((kind for kind in kinds if kind["type"] == "integer"), None)
+    if numbers is None:
         return "there are True and False"
-    [numbers] = [kind for kind in schema["anyOf"] if kind["type"] == "integer"]
     least, most = numbers.get("minimum", 1), numbers.get("maximum")
     if most is None:
         return "there are False and a whole number of pixels, for example 512"
@@ -88,15 +102,9 @@ def _what_there_is(name: str, value: Any) -> str:
     return f"there are False and whole numbers from {least} to {most}{meant}"
 
 
-def _default(name: str) -> Any:
+def kinds_of(name: str) -> list[dict[str, Any]]:
+    """The kinds of value that a lever has, as JSON schema, but for None."""
     from autotune.records.plan import Plan
 
-    field = Plan.model_fields.get(name)
-    return None if field is None else field.default
-
-
-def _schema(name: str) -> dict[str, Any]:
-    from autotune.records.plan import Plan
-
-    schema: dict[str, Any] = Plan.model_json_schema()["properties"][name]
-    return schema
+    schema = Plan.model_json_schema()["properties"][name]
+    return [kind for kind in schema["anyOf"] if kind["type"] != "null"]

@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from autotune.records.device import Device
-from autotune.records.plan import Plan
+from autotune.records.plan import OFF, Plan
 
 __all__ = ["card_words", "formats", "lever_words", "plan_words"]
 
 
 def plan_words(plan: Plan) -> str:
-    """A plan in a few words: `fp16, text encoders leave after encoding, VAE in 512-pixel tiles`."""
-    words = [lever_words(name, value) for name, value in plan.changes.items()]
+    """A plan in a few words: `fp16, text encoders leave after encoding, VAE in 512-pixel tiles`; what is off goes unsaid."""
+    on = {name: value for name, value in plan.changes.items() if value != OFF.get(name)}
+    words = [lever_words(name, value) for name, value in on.items()]
     return ", ".join(words) or "as it is, everything on the device"
 
 
 def lever_words(name: str, value: Any) -> str:
     """One lever's value in words."""
+    if value is None:
+        return _AS_FOUND[name]
     if name in _WORDS and value in _WORDS[name]:
         return _WORDS[name][value]
     if name == "dtype":
@@ -31,12 +34,25 @@ def lever_words(name: str, value: Any) -> str:
     return _COUNTED[name].format(value)
 
 
+_AS_FOUND = {
+    "dtype": "precision as it is",
+    "tf32": "TF32 as it is",
+    "channels_last": "layout as it is",
+    "attention": "attention as it is",
+    "feed_forward_chunks": "feed-forward as it is",
+    "batch_split": "batch as it is",
+    "vae_slicing": "slicing as it is",
+    "vae_tiling": "tiling as it is",
+    "vae_framewise": "VAE's frames as its class does",
+    "compile": "code as it is",
+    "offload": "placed as it is",
+    "text_encoders": "text encoders as they are",
+}
 _WORDS: dict[str, dict[Any, str]] = {
-    "dtype": {"as_is": "precision as it is", "float16": "fp16", "bfloat16": "bf16", "float32": "fp32"},
+    "dtype": {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"},
     "tf32": {False: "no TF32", True: "TF32"},
-    "channels_last": {False: "layout as it is", True: "channels last"},
+    "channels_last": {False: "channels first", True: "channels last"},
     "attention": {
-        "as_is": "attention as it is",
         "sdpa": "fused attention",
         "xformers": "xFormers attention",
         "vanilla": "vanilla attention",
@@ -45,8 +61,8 @@ _WORDS: dict[str, dict[Any, str]] = {
     "batch_split": {False: "batch whole"},
     "vae_slicing": {False: "VAE unsliced", True: "VAE one image at a time"},
     "vae_tiling": {False: "VAE untiled"},
-    "vae_framewise": {False: "VAE's frames as its class does", True: "VAE in runs of frames"},
-    "compile": {"none": "not compiled", "trace": "traced UNet", "blocks": "compiled blocks"},
+    "vae_framewise": {False: "VAE with all frames together", True: "VAE in runs of frames"},
+    "compile": {"none": "nothing compiled", "trace": "traced UNet", "blocks": "compiled blocks"},
     "offload": {"none": "everything resident", "model": "model offload", "sequential": "sequential offload"},
     "text_encoders": {
         "resident": "text encoders like the rest",

@@ -8,7 +8,7 @@ from autotune.records.base import Record
 from autotune.records.device import Device
 from autotune.records.front import Candidate
 from autotune.records.host import Host
-from autotune.records.precision import Precision
+from autotune.records.plan import PLAIN, Plan
 from autotune.records.workload import Workload
 
 __all__ = ["Explanation"]
@@ -41,14 +41,19 @@ class Explanation(Record):
     """What one must know before one trusts the answer."""
     ram_cap_bytes: int | None = None
     """What may be kept in RAM; None where nothing bounds it."""
-    as_found: Precision = Precision()
-    """The precision in which each network is loaded, where the plan leaves it as it is."""
+    found: Plan = PLAIN
+    """The pipeline without the plan, its precisions included: what the plan leaves as found."""
     unloaded: bool = False
     """Whether the model is only named, and still to be loaded as planned."""
     reload: bool = False
     """Whether `restore` reads originals again from the files they came from, for RAM has no room for them."""
     asked: dict[str, Any] = {}
     """The arguments of the question that are not the usual ones: those to repeat."""
+
+    @property
+    def runs(self) -> Plan:
+        """How the pipeline runs under the plan, with what the plan leaves as found."""
+        return self.chosen.plan.over(self.found)
 
     @property
     def fits(self) -> bool:

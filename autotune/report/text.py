@@ -12,7 +12,7 @@ from typing import Any
 from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate
 from autotune.records.host import Host
-from autotune.records.plan import Plan
+from autotune.records.plan import OFF, Plan
 from autotune.records.precision import Precision
 from autotune.records.words import card_words, formats, lever_words
 from autotune.report.explanation import Explanation
@@ -133,9 +133,10 @@ def _published(model: str) -> str:
 
 
 def _planned(plan: Plan, explained: Explanation) -> Line:
-    words = {name: lever_words(name, value) for name, value in plan.changes.items()}
-    if plan.offload == "none":
-        where = "everything" if plan.text_encoders == "resident" else "the rest"
+    whole = plan.over(explained.found)
+    words = {name: lever_words(name, value) for name, value in _worth_saying(whole, explained).items()}
+    if whole.offload == "none":
+        where = "the rest" if whole.text_encoders in {"leave", "cpu"} else "everything"
         words["offload"] = f"{where} on the {'card' if explained.device.kind == 'cuda' else 'CPU'}"
     words["dtype"] = _precision(plan, explained)
     order = [*_FIRST_WORDS, *(name for name in words if name not in (*_FIRST_WORDS, *_LAST_WORDS)), *_LAST_WORDS]
@@ -145,9 +146,15 @@ def _planned(plan: Plan, explained: Explanation) -> Line:
     return Line("plan", parts)
 
 
+def _worth_saying(plan: Plan, explained: Explanation) -> dict[str, Any]:
+    """What it sets, but for what is off and was off before."""
+    found = explained.found.values
+    return {name: value for name, value in plan.changes.items() if value != OFF.get(name) or value != found[name]}
+
+
 def _precision(plan: Plan, explained: Explanation) -> str:
     """The precision that each network has under the plan."""
-    return str(plan.dtype.over(explained.as_found))
+    return str(plan.precision.over(explained.found.precision))
 
 
 def _expected(explained: Explanation) -> Line:
@@ -207,10 +214,11 @@ def _against(compared: Candidate, explained: Explanation) -> Line:
         "model": ("enable_model_cpu_offload()", "model offload"),
         "none": (f'.to("{explained.device.kind}")', f"all on the {explained.device.kind}"),
         "sequential": ("enable_sequential_cpu_offload()", "sequential offload"),
-    }.get(plan.offload, ("enable_group_offload()", "group offload"))
-    said = _precision(plan, explained)
-    rest = [lever_words(name, value) for name, value in plan.changes.items() if name not in {"dtype", "offload"}]
-    parts = [Part(said, 2, short=said.split(",")[0]), *(Part(f", {words}", 3) for words in rest)]
+    }.get(plan.offload or "none", ("enable_group_offload()", "group offload"))
+    precision = _precision(plan, explained)
+    said = _worth_saying(plan, explained)
+    rest = [lever_words(name, value) for name, value in said.items() if name not in {"dtype", "offload"}]
+    parts = [Part(precision, 2, short=precision.split(",")[0]), *(Part(f", {words}", 3) for words in rest)]
     parts.append(Part(f", {call}: ", 1, short=f", {short}: "))
     denied = estimate.needed_bytes > explained.cap_bytes
     if not denied:
@@ -252,7 +260,7 @@ def _to_do(explained: Explanation, hint: str) -> Line:
     first = [Part(words) for name, words in said.items() if name in _CAPS]
     others = "".join(words for name, words in said.items() if name not in _CAPS)
     rest = [Part(others, 3, short=", ...")] if others else []
-    lowered = explained.unloaded and explained.chosen.plan.dtype not in {Precision(), explained.as_found}
+    lowered = explained.unloaded and explained.chosen.plan.dtype not in {None, explained.found.dtype}
     load = [Part(f"load in {explained.chosen.plan.dtype}, then ", 1)] if lowered else []
     return Line("do", [*load, Part("pipe = autotune.optimize(pipe"), *first, *rest, Part(")"), *hints])
 

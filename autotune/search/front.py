@@ -66,7 +66,9 @@ def _reason(name: str, candidate: Candidate, evaluated: Mapping[tuple[Any, ...],
     plans = {value: candidate.plan.model_copy(update={name: value}) for value in others}
     known = {value: evaluated[_values(plan)] for value, plan in plans.items() if _values(plan) in evaluated}
     if not known:
-        refusals = dict.fromkeys(rule.reason for plan in plans.values() if (rule := conflict(plan)) is not None)
+        refusals = dict.fromkeys(
+            rule.reason for plan in plans.values() if (rule := conflict(plan, space.found)) is not None
+        )
         return "; ".join(refusals) or "other values were not looked at"
     nearest = sorted(known, key=lambda value: abs(known[value].estimate.latency_s - candidate.estimate.latency_s))
     return "; ".join(_compared(value, candidate, known[value]) for value in nearest[:_COMPARED])
@@ -83,7 +85,9 @@ def _compared(value: Any, candidate: Candidate, other: Candidate) -> str:
     if ram:
         parts.append(f"{size(abs(ram))} {'less' if ram < 0 else 'more'} RAM")
     simpler = len(candidate.plan.changes) < len(other.plan.changes)
-    return f"against {value}: {', '.join(parts) or ('no difference, and simpler' if simpler else 'no difference')}"
+    shown = "what was found" if value is None else value
+    said = ", ".join(parts) or ("no difference, and simpler" if simpler else "no difference")
+    return f"against {shown}: {said}"
 
 
 def _values(plan: Plan) -> tuple[Any, ...]:

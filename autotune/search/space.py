@@ -9,7 +9,7 @@ from typing import Any
 
 from autotune.errors import PlanError, nearest
 from autotune.records.base import Record
-from autotune.records.plan import EXECUTION_LEVERS, LEVERS, Plan
+from autotune.records.plan import EXECUTION_LEVERS, LEVERS, PLAIN, Plan
 from autotune.records.rules import conflict
 from autotune.records.values import typed
 
@@ -23,6 +23,8 @@ class Space(Record):
     """Values by lever."""
     reasons: dict[str, str] = {}
     """Why a lever has these values and no others."""
+    found: Plan = PLAIN
+    """The pipeline without a plan: what plans leave as found."""
     executions: frozenset[tuple[Any, ...]] | None = None
     """The combinations of execution levers that run (`Plan.execution`); None for all."""
 
@@ -41,7 +43,7 @@ class Space(Record):
 
     def allows(self, plan: Plan) -> bool:
         """Whether no rule refuses the plan, and what it executes runs."""
-        return conflict(plan) is None and (self.executions is None or plan.execution in self.executions)
+        return conflict(plan, self.found) is None and (self.executions is None or plan.execution in self.executions)
 
     def running(self, executions: Collection[tuple[Any, ...]], refused: Mapping[tuple[str, Any], str]) -> Space:
         """The space with these executions only, and without values that none of them has.
@@ -59,7 +61,7 @@ class Space(Record):
         for (name, value), why in refused.items():
             if value in self.values[name] and value not in values[name]:
                 reasons[name] = "; ".join(filter(None, (reasons.get(name), f"{typed(value)} does not run: {why}")))
-        return Space(values=values, reasons=reasons, executions=frozenset(executions))
+        return self.model_copy(update={"values": values, "reasons": reasons, "executions": frozenset(executions)})
 
     def restricted(self, fixed: Mapping[str, Any]) -> Space:
         """The space with some levers fixed at a value.
@@ -71,4 +73,5 @@ class Space(Record):
             if name not in self.values:
                 raise PlanError(f"no lever {name!r}; nearest: {nearest(name, list(LEVERS))}")
         values = self.values | {name: (value,) for name, value in fixed.items()}
-        return Space(values=values, reasons={name: why for name, why in self.reasons.items() if name not in fixed})
+        reasons = {name: why for name, why in self.reasons.items() if name not in fixed}
+        return self.model_copy(update={"values": values, "reasons": reasons})

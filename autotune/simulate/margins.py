@@ -42,7 +42,7 @@ _CPU_SHARE = 0.03
 _CONTEXT_MARGIN_BYTES = 64 * MIB  # contexts are published for few cards, and kernels load lazily
 
 
-def margin_bytes(device: Device, offload: str, process_bytes: int) -> int:
+def margin_bytes(device: Device, offload: str | None, process_bytes: int) -> int:
     """What to keep free beside the predicted peak of the process, so that nine of ten predictions hold.
 
     >>> from autotune.probe.catalog import card
@@ -54,10 +54,10 @@ def margin_bytes(device: Device, offload: str, process_bytes: int) -> int:
     return round(process_bytes * SHARES[group_of(device, offload)]) + _CONTEXT_MARGIN_BYTES
 
 
-def group_of(device: Device, offload: str) -> tuple[bool, Mode]:
+def group_of(device: Device, offload: str | None) -> tuple[bool, Mode]:
     """Which residuals tell of this card and placement."""
     tensor_cores = (device.compute_capability or (8, 0)) >= (7, 0)
-    return tensor_cores, "resident" if offload == "none" else "model" if offload == "model" else "parts"
+    return tensor_cores, "resident" if offload in {None, "none"} else "model" if offload == "model" else "parts"
 
 
 class Bar(NamedTuple):
@@ -108,4 +108,4 @@ def moves_of(plan: Plan) -> Moves:
         return "pageable" if group.low_cpu_mem_usage else "pinned"
     if plan.offload == "sequential":
         return "leaf"
-    return "pageable" if plan.offload != "none" or plan.text_encoders == "leave" else "none"
+    return "pageable" if plan.offload not in {None, "none"} or plan.text_encoders == "leave" else "none"

@@ -79,7 +79,7 @@ def undo_bytes(model: Model, plan: Plan) -> int:
         taken
         for part in model.components
         for dtype, taken in part.bytes_by_dtype.items()
-        if plan.dtype.of(part.name) not in {AS_IS, dtype} and dtype in _FLOATS
+        if plan.precision.of(part.name) not in {AS_IS, dtype} and dtype in _FLOATS
     )
 
 

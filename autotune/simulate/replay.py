@@ -12,7 +12,7 @@ from typing import NamedTuple
 from autotune.records.device import Device
 from autotune.records.estimate import PHASES, Estimate, Phase, PhaseName
 from autotune.records.model import Model
-from autotune.records.plan import EXECUTION_LEVERS, Plan, group_offload
+from autotune.records.plan import EXECUTION_LEVERS, PLAIN, Plan, group_offload
 from autotune.records.trace import Segment, Trace
 from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.attention import attention_use
@@ -46,6 +46,9 @@ ACCOUNTED: dict[str, str] = {
     "text_encoders": "whose weights are on the device while encoding, their moves; on the CPU, seconds of an ordinary one",
 }
 """How a replay accounts for each lever."""
+_FUSED = (
+    "sdpa"  # attention that is left as found goes where torch's dispatcher sends it, as diffusers' own processors do
+)
 
 
 class _Moment(NamedTuple):
@@ -83,6 +86,7 @@ class Replayer:
         device: where it is to run.
         steps: denoising steps of the call.
         undo: whether originals of lowered weights are kept in RAM.
+        found: the pipeline without a plan: what plans leave as found.
         code: how components are compiled, where that is not what the plan says.
         settings: of the process's allocator; torch's defaults if None.
         torch_version: what runs there; None if that is not known.
@@ -96,11 +100,13 @@ class Replayer:
         device: Device,
         steps: int,
         undo: bool,
+        found: Plan = PLAIN,
         code: Mapping[str, Code] | None = None,
         settings: Settings | None = None,
         torch_version: str | None = None,
     ) -> None:
-        self._traces = {key: completed(trace, model) for key, trace in traces.items()}
+        self._found = found
+        self._traces = {self._whole(key): completed(trace, model) for key, trace in traces.items()}
         self._model, self._device, self._steps, self._undo = model, device, steps, undo
         self._code, self._settings = code or {}, settings
         self._torch_version, self._quirks = torch_version, quirks_of(device, torch_version)
@@ -114,14 +120,21 @@ class Replayer:
         self._programs: dict[tuple[int, str], Program] = {}
         self._usages: dict[tuple[object, ...], Usage] = {}
         chosen = EXECUTION_LEVERS.index("attention")
-        self._attention = {key: attention_use(trace, device, str(key[chosen])) for key, trace in self._traces.items()}
+        self._attention = {
+            key: attention_use(trace, device, str(key[chosen] or _FUSED)) for key, trace in self._traces.items()
+        }
 
     def __call__(self, plans: Sequence[Plan]) -> list[Estimate]:
         """One estimate a plan."""
         return [self.estimate(plan) for plan in plans]
 
+    def _whole(self, execution: tuple[object, ...]) -> tuple[object, ...]:
+        """The values of the execution levers with those that are found."""
+        return Plan(**dict(zip(EXECUTION_LEVERS, execution, strict=True))).over(self._found).execution
+
     def estimate(self, plan: Plan) -> Estimate:
         """Bytes and seconds of one call under the plan."""
+        plan = plan.over(self._found)
         trace = self._traces[plan.execution]
         costs = self._costs(trace, plan)
         phases = tuple(self._phase(name, costs, trace) for name in PHASES)
@@ -140,7 +153,7 @@ class Replayer:
             process_bytes=top.peak_bytes,
             margin_bytes=margin_bytes(self._device, plan.offload, top.peak_bytes) + unknown_bytes(trace),
             host_ram_bytes=ram.peak_bytes + undo,
-            setup_s=setup_s(plan.compile),
+            setup_s=setup_s(plan.compile or "none"),
             undo_bytes=undo,
             pinned_bytes=ram.pinned_bytes,
             installing_bytes=ram.installing_bytes,
@@ -168,6 +181,7 @@ class Replayer:
 
     def exact(self, plan: Plan) -> Estimate:
         """The estimate with the bytes of an allocator that every tensor has gone through."""
+        plan = plan.over(self._found)
         quick = self.estimate(plan)
         if self._device.kind == "cpu":
             return quick
@@ -192,12 +206,13 @@ class Replayer:
 
     def timeline(self, plan: Plan, *, graphed: frozenset[str] = frozenset()) -> Timeline:
         """The plan's call, to be run on an allocator; see `Timeline` for `graphed`."""
+        plan = plan.over(self._found)
         return Timeline(
             self._traces[plan.execution],
             model=self._model,
             plan=plan,
             device=self._device,
-            program=lambda segment: self._program_of(segment, plan.attention),
+            program=lambda segment: self._program_of(segment, plan.attention or _FUSED),
             graphed=graphed,
             settings=self._settings,
         )
@@ -244,7 +259,7 @@ class Replayer:
         if name and name not in stay.components and (plan.offload == "sequential" or group_offload(plan.offload)):
             in_blocks = sum(size for path, size in trace.blocks.items() if path.startswith(f"{name}."))
             came = brought(
-                memory, plan.offload, role=self._roles[name], rest_bytes=weights[name] - in_blocks,
+                memory, str(plan.offload), role=self._roles[name], rest_bytes=weights[name] - in_blocks,
                 tensors_per_leaf=self._tensors_per_leaf[name], device=self._device, compute_s=compute_s,
             )  # fmt: skip
         if came.base_bytes:
@@ -292,16 +307,18 @@ class Replayer:
         return moment.total_bytes + slack_bytes(self._device, moment.total_bytes - moment.weights_bytes)
 
     def _memory_of(self, segment: Segment, trace: Trace, plan: Plan) -> SegmentMemory:
-        key = (id(segment), plan.attention)
+        attention = plan.attention or _FUSED
+        key = (id(segment), attention)
         if key not in self._memory:
-            self._memory[key] = segment_memory(segment, self._device, trace.blocks, plan.attention, self._quirks)
+            self._memory[key] = segment_memory(segment, self._device, trace.blocks, attention, self._quirks)
         return self._memory[key]
 
     def _compute_s(self, segment: Segment, plan: Plan) -> float:
-        planned: Code = plan.compile if segment.component in self._model.denoisers else "none"
+        planned: Code = plan.compile or "none" if segment.component in self._model.denoisers else "none"
         code = self._code.get(segment.component, planned)
-        key = (id(segment), plan.tf32, plan.attention, code)
+        attention, tf32 = plan.attention or _FUSED, bool(plan.tf32)
+        key = (id(segment), tf32, attention, code)
         if key not in self._seconds:
-            timing = segment_time(segment, self._device, tf32=plan.tf32, attention=plan.attention, code=code)
+            timing = segment_time(segment, self._device, tf32=tf32, attention=attention, code=code)
             self._seconds[key] = timing.compute_s
         return self._seconds[key]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from autotune.records.model import Model
-from autotune.records.plan import Plan
+from autotune.records.plan import Plan, group_offload
 
 __all__ = ["Move", "Stay", "apart", "model_offload", "never_waits", "residency", "sequential_offload"]
 
@@ -45,16 +45,16 @@ def residency(model: Model, plan: Plan, callers: Sequence[str]) -> list[Stay]:
     return [Stay(whole, ()) for _ in callers]
 
 
-def never_waits(model: Model, offload: str) -> frozenset[str]:
+def never_waits(model: Model, offload: str | None) -> frozenset[str]:
     """Components that are on the device all the time under that offload.
 
     Of both of accelerate's the excluded ones, but one that is in the sequence is swapped by model offload all the same
     (Kandinsky's prior); of group offload those that diffusers cannot group.
     """
     everything = frozenset(part.name for part in model.components)
-    if offload == "none":
+    if offload in {None, "none"}:
         return everything
-    if offload.startswith("group:"):
+    if group_offload(offload) is not None:
         return frozenset(part.name for part in model.components if "group_offload" not in part.capabilities)
     swapped = model.offload_sequence or () if offload == "model" else ()
     return frozenset(model.excluded_from_offload) - frozenset(swapped)
@@ -62,7 +62,7 @@ def never_waits(model: Model, offload: str) -> frozenset[str]:
 
 def apart(model: Model, plan: Plan) -> frozenset[str]:
     """Components that the plan places by themselves."""
-    if plan.text_encoders == "resident":
+    if plan.text_encoders not in {"leave", "cpu"}:
         return frozenset()
     return frozenset(part.name for part in model.components if part.role == "text_encoder")
 

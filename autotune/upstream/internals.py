@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 __all__ = [
+    "CHUNK_SIZE",
     "COMPILED",
     "SWITCHES",
     "blends_runs",
@@ -25,6 +26,7 @@ __all__ = [
     "unet_output",
     "unhook",
     "uses_weight_norm",
+    "writes",
 ]
 
 
@@ -59,7 +61,9 @@ def named_blocks(part: torch.nn.Module) -> frozenset[str]:
     return frozenset(getattr(part, "_repeated_blocks", None) or ())
 
 
-SWITCHES = frozenset({"processor", "s1", "s2", "b1", "b2", "_chunk_size", "_chunk_dim", "_cache_config"})
+CHUNK_SIZE = "_chunk_size"
+"""The attribute of a block whose feed-forward layer diffusers takes in chunks (attention.py set_chunk_feed_forward)."""
+SWITCHES = frozenset({"processor", "s1", "s2", "b1", "b2", CHUNK_SIZE, "_chunk_dim", "_cache_config"})
 """Plain attributes that deep modules are switched by: attention processors (diffusers/models/attention_processor.py), FreeU
 (unet_2d_condition.py enable_freeu), feed-forward chunks (attention.py set_chunk_feed_forward), step caches (cache_utils.py)."""
 COMPILED = "_compiled_call_impl"
@@ -130,3 +134,9 @@ def kept_in_fp32(part: torch.nn.Module, dtype: torch.dtype) -> tuple[str, ...]:
     if type(part).__module__.startswith("transformers") and dtype != torch.float16:
         weak = frozenset()
     return (*sorted(weak), *sorted(strictly_in_fp32(part)))
+
+
+def writes(tensor: torch.Tensor) -> int:
+    """How often the tensor was written to in place, as `load_state_dict` does it; data that is put in its place does not count
+    (torch/csrc/autograd/variable.h VariableVersion). Tensors of inference mode are not counted."""
+    return 0 if tensor.is_inference() else int(tensor._version)

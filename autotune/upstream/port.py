@@ -168,9 +168,13 @@ def compiled(pipe: Any) -> list[str]:
     """The networks that `torch.compile` wraps, or that have a compiled module inside."""
     from autotune.upstream.internals import is_compiled
 
-    wrapped = {name for name, part in port_of(pipe).components.items() if hasattr(part, "_orig_mod")}
-    parts = networks(pipe).items()
-    return [name for name, part in parts if name in wrapped or any(is_compiled(module) for module in part.modules())]
+    around, parts = wrapped(pipe), networks(pipe).items()
+    return [name for name, part in parts if name in around or any(is_compiled(module) for module in part.modules())]
+
+
+def wrapped(pipe: Any) -> list[str]:
+    """The networks that are what `torch.compile(network)` returned."""
+    return [name for name, part in port_of(pipe).components.items() if hasattr(part, "_orig_mod")]
 
 
 def offloaded(pipe: Any) -> Offloaded:

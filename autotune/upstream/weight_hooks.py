@@ -73,6 +73,13 @@ def is_sequential(part: torch.nn.Module) -> bool:
     return any(getattr(inner, "offload", False) is True for hook in hooks for inner in _unpacked(hook))
 
 
+def moves_whole(part: torch.nn.Module) -> bool:
+    """Whether the network as a whole comes to the device when it is called (accelerate/hooks.py CpuOffload)."""
+    from accelerate.hooks import CpuOffload
+
+    return any(isinstance(inner, CpuOffload) for inner in _unpacked(getattr(part, "_hf_hook", None)))
+
+
 def _unpacked(hook: Any) -> list[Any]:
     return list(getattr(hook, "hooks", [hook]))  # accelerate/hooks.py SequentialHook
 

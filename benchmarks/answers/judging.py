@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any
 
+from autotune.records.plan import OFF
 from autotune.records.precision import Precision
 from autotune.units import GB
 from benchmarks.answers.asking import WIDTHS, Answer
@@ -97,8 +98,8 @@ def _plan(wanted: Wanted, answer: Answer) -> Iterator[str]:
         yield from _against(wanted.against, document, answer)
     if wanted.front_has:
         rows = answer.front.candidates if answer.front is not None else ()
-        plans = [{**row.plan.values, "dtype": row.plan.dtype.written} for row in rows]
-        if not any(all(_matches(plan.get(name), p) for name, p in wanted.front_has.items()) for plan in plans):
+        plans = [row.plan.model_dump(mode="json") for row in rows]
+        if not any(all(_matches(_written(plan, name), p) for name, p in wanted.front_has.items()) for plan in plans):
             yield f"wanted: a front with a plan of {wanted.front_has}; got: none among {len(plans)}"
 
 
@@ -141,8 +142,11 @@ def _levers(wanted: Mapping[str, Any], plan: Mapping[str, Any], who: str) -> Ite
 
 
 def _written(plan: Mapping[str, Any], name: str) -> Any:
+    """A lever's value; what stays as found is off in a model that is only named."""
     value = plan.get(name)
-    return Precision(value).written if name == "dtype" and value is not None else value
+    if value is None:
+        return OFF.get(name, "as_is")
+    return Precision(value).written if name == "dtype" else value
 
 
 def _matches(value: Any, patterns: Any) -> bool:

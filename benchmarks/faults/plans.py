@@ -101,7 +101,7 @@ def scenes_of(family: str) -> Iterator[tuple[str, Scene]]:
                 plan,
                 device=card if plan.tf32 else asked.device,
                 workload=asked.largest,
-                denoisers=facts_for(asked) if plan.batch_split is not False else {},
+                denoisers=facts_for(asked) if plan.batch_split else {},
             ),
         )
 

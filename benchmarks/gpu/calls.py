@@ -71,7 +71,7 @@ class Calls:
     def _measure(self, job: Job, plan: Plan, measured: Found, seconds: Found | None) -> None:
         """The first call, and warm ones where seconds are asked for."""
         card, pipe = self._card, self._loaded.pipe
-        if "+stream" in plan.offload:
+        if "+stream" in (plan.offload or ""):
             require_room(self._loaded.weights_bytes, why="a pinned copy of the weights")
         card.settle()
         measured["allocated_before_bytes"] = card.allocated_bytes()

@@ -91,31 +91,31 @@ def pulled(lever: Lever, subject: Subject, value: Any) -> Journal:
 
 
 def values_of(family: str, *, batch: int = 1) -> dict[str, tuple[Any, ...]]:
-    """All values of every lever that run on a CPU: no TF32, no streams, no library that needs a card."""
+    """All values of every lever that run on a CPU: no TF32, no streams, no library that needs a card. As found comes first."""
     samples = batch * (1 if family in {"flux", "wan"} else 2)  # their guidance is embedded, or a call of its own
     unet = family in {"sd", "sdxl"}
     return {
-        "dtype": ("as_is", *HALF_LEVERS),
-        "tf32": (False,),
-        "channels_last": (False,) if family == "ltx" else (False, True),
-        "attention": ATTENTION[family],
-        "feed_forward_chunks": (False, 3),
-        "batch_split": (False, 2) if samples > 1 else (False,),
-        "vae_slicing": (False, True),
-        "vae_tiling": (False, TILES[family]),
-        "vae_framewise": (False, True) if family == "ltx" else (False,),
-        "compile": ("none", "trace", "blocks") if unet else ("none", "blocks"),
-        "offload": ("none", "model", "sequential", "group:block", "group:leaf"),
-        "text_encoders": ("resident", "leave", "cpu"),
+        "dtype": (None, *HALF_LEVERS),
+        "tf32": (None, False),
+        "channels_last": (None, False) if family == "ltx" else (None, False, True),
+        "attention": (None, *ATTENTION[family]),
+        "feed_forward_chunks": (None, False, 3),
+        "batch_split": (None, False, 2) if samples > 1 else (None,),
+        "vae_slicing": (None, False, True),
+        "vae_tiling": (None, False, TILES[family]),
+        "vae_framewise": (None, False, True) if family == "ltx" else (None, False),
+        "compile": (None, "none", "trace", "blocks") if unet else (None, "none", "blocks"),
+        "offload": (None, "none", "model", "sequential", "group:block", "group:leaf"),
+        "text_encoders": (None, "resident", "leave", "cpu"),
     }
 
 
 ATTENTION = {
-    "sd": ("as_is", "sdpa", "vanilla", "sliced:auto", "sliced:max", "sliced:1"),
-    "sdxl": ("as_is", "sdpa", "vanilla", "sliced:auto", "sliced:max", "sliced:1"),
-    "flux": ("as_is", "sdpa", "vanilla", "backend:native", "backend:_native_math"),
-    "sd3": ("as_is", "sdpa", "vanilla"),
-    "wan": ("as_is", "sdpa", "backend:native", "backend:_native_math"),
-    "ltx": ("as_is", "sdpa", "backend:native", "backend:_native_math"),
+    "sd": ("sdpa", "vanilla", "sliced:auto", "sliced:max", "sliced:1"),
+    "sdxl": ("sdpa", "vanilla", "sliced:auto", "sliced:max", "sliced:1"),
+    "flux": ("sdpa", "vanilla", "backend:native", "backend:_native_math"),
+    "sd3": ("sdpa", "vanilla"),
+    "wan": ("sdpa", "backend:native", "backend:_native_math"),
+    "ltx": ("sdpa", "backend:native", "backend:_native_math"),
 }
 """Attention's values that run on a CPU, by family."""

@@ -27,7 +27,7 @@ def workload(family: str) -> dict[str, Any]:
 
 def mix(family: str) -> Plan:
     """Levers of every kind that are exact: processors, denoiser, VAE, placement."""
-    attention = "vanilla" if family in {"sd", "sdxl"} else "as_is"
+    attention = "vanilla" if family in {"sd", "sdxl"} else None
     parts = {"batch_split": 2} if family in SOME else {"feed_forward_chunks": 2}
     return Plan(attention=attention, **parts, vae_slicing=True, offload="model")
 

@@ -55,7 +55,7 @@ def families_for(plan: Plan, group: tuple[str, ...]) -> list[str]:
     for family in group:
         pipe = fresh(family, plan)
         asked = job(family, pipe, batch=2)
-        facts = {} if plan.batch_split is False else facts_for(asked)
+        facts = {} if not plan.batch_split else facts_for(asked)
         try:
             engine.check(Subject(pipe, CPU, asked.largest, plan, facts), plan)
         except PlanError:

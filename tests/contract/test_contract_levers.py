@@ -12,7 +12,8 @@ from autotune.errors import PlanError
 from autotune.guard import applying
 from autotune.levers.base import Lever
 from autotune.levers.engine import ORDER
-from autotune.records.plan import LEVERS, Plan
+from autotune.records.plan import LEVERS, OFF, Plan
+from autotune.records.values import typed_all
 from autotune.upstream import port
 from tests.contract.families import CARD, CPU, FAMILIES, TILES, build, job, pulled, run, subject_of, values_of
 
@@ -21,9 +22,9 @@ EXACT_TOLERANCE = 1e-4
 
 
 def other_values(lever: Lever, family: str) -> tuple[Any, ...]:
-    """The values that change something; all of the default's where there are no others."""
-    others = {"tf32": (True,)}.get(lever.name) or values_of(family, batch=2)[lever.name]
-    return tuple(value for value in others if value != getattr(Plan(), lever.name)) or (getattr(Plan(), lever.name),)
+    """All but as found."""
+    others = {"tf32": (True, False)}.get(lever.name) or values_of(family, batch=2)[lever.name]
+    return tuple(value for value in others if value is not None)
 
 
 class Snapshot:
@@ -101,16 +102,19 @@ class TestEachLever:
     def test_its_present_value_may_stay(self, lever, family):
         pipe = build(family)
         subject = subject_of(lever, family, pipe)
-        assert lever.read(pipe) == getattr(Plan(), lever.name)
-        lever.check(subject, lever.read(pipe))
-        assert getattr(Plan(), lever.name) in lever.domain(subject).values
+        present, domain = lever.read(pipe), lever.domain(subject)
+        assert present == OFF.get(lever.name)
+        if present is not None:
+            lever.check(subject, present)
+        assert domain.values[0] is None
+        assert present not in domain.values[1:]
 
     def test_its_domain_can_be_applied(self, lever, family):
         pipe = build(family, processors=True)
         subject = subject_of(lever, family, pipe)
         domain = lever.domain(subject)
         assert domain.reason
-        for value in domain.values:
+        for value in domain.values[1:]:
             lever.check(subject, value)
 
 
@@ -194,7 +198,9 @@ class TestEngine:
         before, plan = Snapshot(pipe), self.plan(family)
         with pytest.raises(PlanError) as caught:
             applying.apply(pipe, plan, device=CPU, workload=job(family, pipe).largest)
-        assert str(caught.value) == f"applying {plan.changes} failed and was rolled back: no room on the card"
+        assert (
+            str(caught.value) == f"applying {typed_all(plan.changes)} failed and was rolled back: no room on the card"
+        )
         assert applying.optimized_of(pipe) is None
         before.assert_same(pipe)
 
@@ -273,7 +279,7 @@ class TestTakenOver:
         else:
             for part in port.networks(pipe).values():
                 accelerate.cpu_offload(part, torch.device("cpu"), offload_buffers=len(part._parameters) > 0)
-        applying.apply(pipe, Plan(attention="sdpa"), device=CPU, workload=job(family, pipe).largest)
+        applying.apply(pipe, Plan(attention="sdpa", offload="none"), device=CPU, workload=job(family, pipe).largest)
         assert port.offloaded(pipe) == "none"
         assert not any(hasattr(module, "_hf_hook") for module in modules(pipe))
         for name, part in port.networks(pipe).items():

@@ -32,7 +32,7 @@ PARTS = 4  # of a family's plans, so that two processes share them
 
 
 def values_for(family):
-    return {**values_of(family, batch=BATCH), "tf32": (False, True)}
+    return {**values_of(family, batch=BATCH), "tf32": (None, False, True)}
 
 
 def plans_for(family):

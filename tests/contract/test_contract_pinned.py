@@ -68,11 +68,9 @@ def test_copies_stand_beside_the_originals_until_a_component_has_its_hooks(offlo
     job = job_for(
         pipe, device=card("NVIDIA GeForce RTX 3060 12GB"), workload=Workload(), example=None, calls=1, undo=False
     )
-    traces = Recordings(job, job.largest, job.calls[0], untouched=True).traces(
-        Space(values={name: (getattr(plan, name),) for name in LEVERS})
-    )
+    traces = Recordings(job, job.largest, job.calls[0]).traces(Space(values=dict.fromkeys(LEVERS, (None,))))
     weights = {name: sum(tensor.nbytes for tensor in _tensors(part)) for name, part in networks(pipe).items()}
-    call = traces[plan.execution].model_copy(update={"weights": weights})  # not in pieces of 512 bytes as on a card
+    call = traces[Plan().execution].model_copy(update={"weights": weights})  # not in pieces of 512 bytes as on a card
     said = waiting_ram(job.model, plan, call)
 
     def still_held(copies):

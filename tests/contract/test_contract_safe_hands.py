@@ -230,7 +230,7 @@ class TestCaches:
         self.cached(pipe)
         lever = next(lever for lever in engine.ORDER if lever.name == "batch_split")
         domain = lever.domain(subject_of(lever, "flux", pipe, facts=False))
-        assert domain.values == (False,)
+        assert domain.values == (None,)
         assert "as step caches have them" in domain.reason
 
     def test_one_that_comes_later_runs_with_the_whole_batch(self, told: list[str]) -> None:
@@ -514,7 +514,7 @@ class TestExchanged:
         pipe.unet = other
         run("sd", pipe, batch=2)
         assert told == [f"unet is another UNet2DConditionModel now: {RENEWED}"]
-        assert pipe.unet.dtype == (torch.bfloat16 if plan.dtype != "as_is" else torch.float32)
+        assert pipe.unet.dtype == (torch.bfloat16 if plan.dtype is not None else torch.float32)
         autotune.restore(pipe)
         assert torch.equal(run("sd", pipe, batch=2), run("sd", plain, batch=2))
         assert all(torch.equal(weight, before_other[key]) for key, weight in pipe.unet.state_dict().items())
@@ -628,7 +628,7 @@ class TestQuestions:
     def test_the_shadow_is_what_restore_would_give(self, name: str, family: str) -> None:
         plan = PLANS[name]
         if family != "sd":
-            plan = plan.model_copy(update={"attention": "as_is", "vae_tiling": False, "channels_last": False})
+            plan = plan.model_copy(update={"attention": None, "vae_tiling": None, "channels_last": None})
         pipe = build(family, processors=family == "sd")
         asked = job(family, pipe, batch=2)
         as_it_was = engine.current_plan(pipe)

@@ -10,11 +10,12 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 
 import autotune
 from autotune.errors import AutotuneError, PlanError
+from autotune.guard import applying
 from autotune.guard.applying import optimized_of
 from autotune.levers import dtype as dtype_lever
 from autotune.records.plan import Plan
 from benchmarks.faults.seen import Seen
-from tests.contract.families import build, call_of, run
+from tests.contract.families import CPU, build, call_of, job, run
 from tests.contract.states import workload
 
 BF16 = Plan(dtype="bf16")
@@ -108,7 +109,7 @@ class TestRenewed:
         pipe, other = optimised(BF16), optimised(Plan())
         pipe.unet = other.unet
         for _ in range(2):
-            with pytest.raises(PlanError, match="also belongs to a pipeline that is optimised"):
+            with pytest.raises(PlanError, match=r"also belongs? to a pipeline that is optimised"):
                 run("sd", pipe)
             assert optimized_of(pipe).plan.same_as(BF16)
 
@@ -132,6 +133,38 @@ def test_encoding_by_hand_is_no_change(family: str) -> None:
     with torch.no_grad():
         pipe.encode_prompt("a cat", **MORE.get(family, {}))
     assert run(family, pipe, batch=2).isfinite().all()
+
+
+class TestLoaded:
+    """Numbers that the owner loads into lowered weights."""
+
+    @pytest.mark.parametrize("undo", [True, False])
+    @pytest.mark.parametrize("offload", [None, "model", "group:leaf"])
+    @pytest.mark.parametrize("reload", [False, True], ids=["from RAM", "from files"])
+    def test_they_are_there_when_the_plan_goes(
+        self, offload: str | None, undo: bool, reload: bool, tmp_path: Any
+    ) -> None:
+        torch.manual_seed(5)
+        other = build("sd").unet
+        with torch.no_grad():
+            for weight in other.parameters():
+                weight.copy_(torch.randn_like(weight).bfloat16())  # what half precision holds
+        pipe = build("sd")
+        if reload:
+            pipe.save_pretrained(tmp_path)
+            pipe = type(pipe).from_pretrained(tmp_path)
+        kept = {name: weight.clone() for name, weight in pipe.vae.state_dict().items()}
+        before = dict(pipe.unet.named_parameters())
+        call = job("sd", pipe, batch=2).largest
+        applying.apply(pipe, Plan(dtype="bf16", offload=offload), device=CPU, workload=call, undo=undo, reload=reload)
+        pipe.unet.load_state_dict(other.state_dict())
+        applying.restore(pipe)
+        dtype = torch.float32 if undo else torch.bfloat16
+        for name, weight in pipe.unet.named_parameters():
+            assert torch.equal(weight, other.state_dict()[name].to(dtype)), name
+            assert weight is before[name] or not undo
+        if undo:
+            assert all(torch.equal(weight, kept[name]) for name, weight in pipe.vae.state_dict().items())
 
 
 class Mine(AttnProcessor2_0):

@@ -140,3 +140,12 @@ def test_something_with_components_that_is_no_pipeline_is_refused_before_it_is_l
     for call in (autotune.plan, autotune.explore, autotune.explain, autotune.optimize):
         with pytest.raises(autotune.PipelineError, match="got Impostor"):
             call(Impostor())
+
+
+def test_a_pipeline_that_was_loaded_by_a_path_is_named_by_it(tmp_path: Any) -> None:
+    """diffusers keeps the very object that it was given."""
+    pipe = tiny.sd()
+    pipe.save_pretrained(tmp_path)
+    loaded = type(pipe).from_pretrained(tmp_path)
+    assert inspect_pipeline(loaded).name == str(tmp_path)
+    assert autotune.plan(loaded, workload=CALL, profiles=False).lane in {"exact", "near"}

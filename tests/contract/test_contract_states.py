@@ -44,7 +44,8 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
 def test_it_is_traced_and_left_alone(scene: Scene) -> None:
     before = Seen(scene.pipe)
     asked = job(scene.family, scene.pipe, batch=2)
-    estimate = estimates(asked, [Plan()])[0] if scene.state.placed else as_it_is(asked).estimate
+    resident = Plan(offload="none")
+    estimate = estimates(asked, [resident])[0] if scene.state.placed else as_it_is(asked).estimate
     assert estimate.notes == ()
     before.assert_same(scene.pipe)
     if scene.state.placed:
@@ -78,7 +79,7 @@ def test_plans_apply_and_are_taken_back(scene: Scene) -> None:
 @pytest.mark.parametrize("family", ["flux", "sd3", "wan", "ltx"])
 def test_ties_that_sequential_offload_broke_are_ties_under_a_plan(family: str) -> None:
     pipe = entered("sequential offload", family, build)
-    autotune.apply(pipe, Plan(dtype="bfloat16"))
+    autotune.apply(pipe, Plan(dtype="bfloat16", offload="none"))
     encoder = next(part for name, part in pipe.components.items() if type(part).__name__ == "T5EncoderModel")
     assert encoder.shared.weight is encoder.encoder.embed_tokens.weight
 
@@ -230,7 +231,7 @@ class TestSibling:
         with pytest.raises(autotune.PlanError) as caught:
             autotune.apply(sibling, plan)
         assert str(caught.value) == (
-            "vae, text_encoder, unet of this StableDiffusionImg2ImgPipeline also belongs to a pipeline that is optimised; "
+            "vae, text_encoder, unet of this StableDiffusionImg2ImgPipeline also belong to a pipeline that is optimised; "
             "call autotune.restore on that one first"
         )
         autotune.restore(pipe)
@@ -248,7 +249,7 @@ class TestSibling:
         sibling = self.sibling(pipe)
         assert type(sibling) is StableDiffusionImg2ImgPipeline
         assert torch.equal(self.image_of(sibling), image)
-        with pytest.raises(autotune.PlanError, match="also belongs to a pipeline that is optimised"):
+        with pytest.raises(autotune.PlanError, match=r"also belongs? to a pipeline that is optimised"):
             autotune.optimize(sibling, workload={"prompt": "a cat", "image": torch.zeros(1, 3, 32, 32)}, profiles=False)
         autotune.restore(pipe)
         before.assert_same(pipe)
@@ -277,7 +278,7 @@ class TestInferenceMode:
         during = run(family, pipe, batch=2)
         with torch.inference_mode(inside in {"restore", "everything"}):
             autotune.restore(pipe)
-        assert (during - image).abs().max() <= (0.05 if plan.dtype != "as_is" else 1e-4)
+        assert (during - image).abs().max() <= (0.05 if plan.dtype is not None else 1e-4)
         before.assert_same(pipe)
         assert not any(tensor.is_inference() for tensor in before.weights.values())
         assert torch.equal(run(family, pipe, batch=2), image)

@@ -118,7 +118,7 @@ BROKEN = {
     "not closed": lambda whole: whole[:-2],
     "words before": lambda whole: b"see " + whole,
     "conflict markers": lambda whole: whole.replace(b'  "key"', b'<<<<<<< ours\n  "key"'),
-    "other schema": lambda whole: whole.replace(b'"schema_version": 1', b'"schema_version": 2').replace(
+    "other schema": lambda whole: whole.replace(b'"schema_version": 2', b'"schema_version": 1').replace(
         b"aliases", b"names"
     ),
     "unknown field": lambda whole: whole.replace(b'"searched"', b'"surched"'),
@@ -240,7 +240,7 @@ class StoreContract:
     @pytest.mark.parametrize(
         ("kind", "words"),
         [
-            ("other schema", "no profile of this version of autotune: schema_version: Input should be 1, found 2."),
+            ("other schema", "no profile of this version of autotune: schema_version: Input should be 2, found 1."),
             ("too big", "16 MB is more than a profile may have (16 MB)."),
             ("empty", "no profile: Invalid JSON: EOF while parsing"),
             ("unknown field", "front.searched: Field required"),

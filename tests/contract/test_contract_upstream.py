@@ -613,6 +613,19 @@ def test_switches_of_deep_modules_have_these_names():
     assert groups.cache_among(model.modules()) == ""
 
 
+def test_writing_in_place_is_counted_and_exchanging_data_is_not():
+    layer = torch.nn.Linear(2, 2)
+    start = internals.writes(layer.weight)
+    layer.to(torch.float64)
+    layer.weight.data = layer.weight.data.clone()
+    layer.weight.data.add_(1)
+    assert internals.writes(layer.weight) == start, "torch: Tensor._version counts what was done to .data"
+    layer.load_state_dict(layer.state_dict())
+    assert internals.writes(layer.weight) > start, "torch: load_state_dict does not raise Tensor._version any more"
+    with torch.inference_mode():
+        assert internals.writes(torch.ones(1)) == 0
+
+
 def test_hooks_that_are_harmless_to_a_batch_have_these_names():
     known = {group_offloading._GROUP_OFFLOADING, layerwise_casting._LAYERWISE_CASTING_HOOK}
     known |= {layerwise_casting._PEFT_AUTOCAST_DISABLE_HOOK}

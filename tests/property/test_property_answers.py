@@ -175,8 +175,8 @@ def is_laid_out(explained, width):
     )
 )
 def test_each_reason_is_worked_out_from_the_figures(figures):
-    precisions = Precision(), Precision("fp16"), Precision("bf16, vae=fp32")
-    values = {"dtype": precisions, "vae_tiling": (False, 512), "offload": ("none", "sequential")}
+    precisions = None, Precision("fp16"), Precision("bf16, vae=fp32")
+    values = {"dtype": precisions, "vae_tiling": (None, 512), "offload": (None, "sequential")}
     plans = [Plan(**dict(zip(values, chosen, strict=True))) for chosen in product(*values.values())]
     everyone = [candidate(plan, **own) for plan, own in zip(plans, figures, strict=True)]
     evaluated = {tuple(one.plan.values.values()): one for one in everyone}
@@ -184,6 +184,7 @@ def test_each_reason_is_worked_out_from_the_figures(figures):
         for lever, reason in with_reasons(one, evaluated, Space(values=values)).plan.reasons.items():
             for said in reason.split("; "):
                 value, words = re.fullmatch(r"against ([^:]+): (.*)", said).groups()
+                value = "None" if value == "what was found" else value
                 other = next(
                     c for c in everyone if str(getattr(c.plan, lever)) == value
                     and c.plan.model_copy(update={lever: None}) == one.plan.model_copy(update={lever: None})

@@ -17,6 +17,7 @@ from autotune.flow.job import job_for
 from autotune.flow.planning import front_of
 from autotune.records.device import Device
 from autotune.records.plan import LANES, Plan
+from autotune.records.precision import Precision
 from autotune.records.workload import Workload
 from autotune.search.space import Space
 from benchmarks.tiny import sd
@@ -37,11 +38,11 @@ SLOW = Device(
 EDGES, BATCHES = (32, 64), (1, 2)
 SPACE = Space(
     values={
-        "dtype": ("as_is", "float16"),
-        "batch_split": (False, 2),
-        "vae_tiling": (False, 32),
-        "offload": ("none", "model", "sequential", "group:block", "group:leaf+stream"),
-        "text_encoders": ("resident", "leave"),
+        "dtype": (None, Precision("float16")),
+        "batch_split": (None, 2),
+        "vae_tiling": (None, 32),
+        "offload": (None, "model", "sequential", "group:block", "group:leaf+stream"),
+        "text_encoders": (None, "leave"),
     }
 )
 PLANS = tuple(SPACE.plans())
@@ -103,10 +104,8 @@ def test_a_larger_batch_needs_no_less(plan, edge, batches):
 @given(plans, st.sampled_from(EDGES), st.sampled_from(BATCHES))
 def test_moving_weights_away_needs_no_more_and_takes_no_less(plan, edge, batch):
     alike = [p for p in PLANS if p.model_copy(update={"offload": plan.offload}).same_as(plan)]
-    alike = [p for p in alike if p.offload in {"none", "model", "sequential"}]
-    assert [p.offload for p in alike] == (
-        ["none", "model", "sequential"] if plan.text_encoders == "resident" else ["none"]
-    )
+    alike = [p for p in alike if p.offload in {None, "model", "sequential"}]
+    assert [p.offload for p in alike] == ([None, "model", "sequential"] if plan.text_encoders is None else [None])
     chain = [estimates(batch, edge)[p.id] for p in alike]
     for one, other in pairwise(chain):
         assert one.process_bytes >= other.process_bytes
@@ -119,9 +118,9 @@ def test_weights_in_parts_need_no_more_than_whole(plan, edge, batch):
     alike = {p.offload: p for p in PLANS if p.model_copy(update={"offload": plan.offload}).same_as(plan)}
     by = {offload: estimates(batch, edge)[p.id] for offload, p in alike.items()}
     for offload in ("group:block", "group:leaf+stream"):
-        assert by[offload].process_bytes <= by["none"].process_bytes
-        assert by[offload].host_ram_bytes >= by["none"].host_ram_bytes
-        assert by[offload].latency_s >= by["none"].latency_s
+        assert by[offload].process_bytes <= by[None].process_bytes
+        assert by[offload].host_ram_bytes >= by[None].host_ram_bytes
+        assert by[offload].latency_s >= by[None].latency_s
 
 
 def chosen(cap, quality="near"):
@@ -149,7 +148,7 @@ def test_a_chosen_plan_stays_under_the_cap_and_in_its_lane(cap, quality):
 def test_a_smaller_cap_never_buys_a_faster_plan(two_caps, tiled):
     """Among plans that tile alike: an untiled one is preferred whatever it takes. Times within max(1 %, 50 ms) are equal."""
     pool = front().model_copy(
-        update={"candidates": tuple(c for c in front().candidates if (c.plan.vae_tiling is not False) == tiled)}
+        update={"candidates": tuple(c for c in front().candidates if (c.plan.vae_tiling is not None) == tiled)}
     )
     little, much = (pool.best(max_vram=cap) for cap in two_caps)
     if little is not None:
@@ -161,11 +160,11 @@ def test_a_smaller_cap_never_buys_a_faster_plan(two_caps, tiled):
 @given(caps)
 def test_best_is_as_fast_as_anything_it_could_have_taken(cap):
     best = front().best(max_vram=cap)
-    fitting = [c for c in front().candidates if c.fits(cap, None) and c.plan.vae_tiling is False]
+    fitting = [c for c in front().candidates if c.fits(cap, None) and c.plan.vae_tiling is None]
     if fitting:
         fastest = min(c.estimate.per_call_s(1) for c in fitting)
         assert best.estimate.per_call_s(1) <= fastest + max(0.01 * fastest, 0.05)
-        assert best.plan.vae_tiling is False
+        assert best.plan.vae_tiling is None
     smallest = front().best(max_vram=cap, objective="memory")
     assert (best is None) == (smallest is None)
 

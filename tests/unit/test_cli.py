@@ -185,7 +185,7 @@ def test_options_reach_the_question(run, model_folder):
     assert (call["height"], call["width"], call["batch"], call["steps"], call["calls"]) == (128, 96, 2, 4, 3)
     assert answer["estimate"]["steps"] == 4
     for row in answer["front"]:
-        assert (row["vae_slicing"], row["offload"], row["dtype"]) == (True, "model", "as_is")
+        assert (row["vae_slicing"], row["offload"], row["dtype"]) == (True, "model", "float32")
 
 
 def test_a_named_model_keeps_no_originals(run, model_folder):
@@ -334,7 +334,7 @@ def test_explore_shows_every_plan(small):
 def test_explain_says_what_the_model_costs_as_it_is(run, model_folder):
     answer = answer_of(run("explain", model_folder, *HERE, "--max-vram", "1GB", "--json"))
     assert answer["state"] == "as it is"
-    assert answer["plan"]["offload"] == "none"
+    assert answer["runs"]["offload"] == "none"
     assert answer["estimate"]["host_ram_bytes"] == 0
     assert answer["fits"] is True
 

@@ -187,5 +187,5 @@ def test_flags_of_levers_take_words(truth):
         context = command.make_context("estimate", ["sd15", *words, "--vae-tiling", truth, "--gpu", "T4"])
         yes = truth.casefold() in {"true", "yes", "on"}
         assert context.params["tf32"] is yes
-        assert context.params["vae_tiling"] == ("auto" if yes else None)
+        assert context.params["vae_tiling"] == ("auto" if yes else "off")
         assert context.params["gpu"] == "T4"

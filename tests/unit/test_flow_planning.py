@@ -79,9 +79,9 @@ def test_where_the_next_plan_may_be_hidden_the_search_is_made_anew(tmp_path):
     """A plan with xformers may have beaten the same one without, which is then in no front."""
     remember(tmp_path, attention="xformers")
     pipe = autotune.optimize(sd(), workload=SMALL, profiles=tmp_path, device="cpu")
-    assert autotune.explain(pipe).chosen.plan.attention == "as_is"
+    assert autotune.explain(pipe).chosen.plan.attention is None
     (path,) = tmp_path.rglob("*.json")
-    assert {plan.attention for plan in Profile.model_validate_json(path.read_bytes()).front.plans()} == {"as_is"}
+    assert {plan.attention for plan in Profile.model_validate_json(path.read_bytes()).front.plans()} == {None}
 
 
 def remember(folder, **changes):
@@ -112,7 +112,7 @@ def test_profiles_can_be_refused():
 def test_several_workloads_are_planned_for_the_worst():
     pipe = sd()
     both, small, large = (job(pipe, workload) for workload in ([SMALL, LARGE], SMALL, LARGE))
-    space = space_of(both).restricted({"dtype": "as_is"})
+    space = space_of(both).restricted({"dtype": None})
     plans = list(space.plans())[::29]
     answers = [estimates(one, plans) for one in (both, small, large)]
     assert both.largest == large.largest
@@ -124,13 +124,13 @@ def test_several_workloads_are_planned_for_the_worst():
 def test_the_space_holds_every_lever_with_its_reason():
     space = space_of(job(sd(), LARGE))
     assert set(space.values) == set(space.reasons) == set(LEVERS)
-    assert space.values["offload"][:3] == ("none", "model", "sequential")
+    assert space.values["offload"][:3] == (None, "model", "sequential")
     assert all(value.startswith("group:") for value in space.values["offload"][3:])
-    assert space.values["text_encoders"] == ("resident", "leave", "cpu")
-    assert space.values["compile"] == ("none", "trace", "blocks")
-    assert space.values["attention"] == ("as_is",)
-    assert space.values["vae_tiling"] == (False, 32)
-    assert space.values["dtype"] == ("as_is", "float16")
+    assert space.values["text_encoders"] == (None, "leave", "cpu")
+    assert space.values["compile"] == (None, "trace", "blocks")
+    assert space.values["attention"] == (None,)
+    assert space.values["vae_tiling"] == (None, 32)
+    assert space.values["dtype"] == (None, "float16")
 
 
 def test_a_kept_value_that_cannot_be_applied_is_refused_before_anything_is_traced(monkeypatch):
@@ -142,18 +142,22 @@ def test_a_kept_value_that_cannot_be_applied_is_refused_before_anything_is_trace
 def test_the_baseline_is_what_people_would_do():
     kept = {"channels_last": False, "vae_tiling": False}
     found = front_of(job(sd(), SMALL), keep=kept)
-    assert found.against().plan.changes == {"dtype": "float16", "offload": "model"}
-    assert found.against(quality="exact").plan.changes == {"offload": "model"}
-    assert front_of(job(sd(), SMALL, CPU), keep=kept).against(quality="exact").plan.changes == {}
+    assert found.against().plan.changes == {**kept, "dtype": "float16", "offload": "model"}
+    assert found.against(quality="exact").plan.changes == {**kept, "offload": "model"}
+    assert front_of(job(sd(), SMALL, CPU), keep=kept).against(quality="exact").plan.changes == {
+        **kept,
+        "offload": "none",
+    }
 
 
 def test_the_pipeline_as_it_is():
     pipe = sd()
     pipe.vae.enable_tiling()
     pipe.vae.tile_sample_min_size, pipe.vae.tile_latent_min_size = 32, 16
-    tiled = as_it_is(job(pipe, LARGE))
+    found = job(pipe, LARGE)
+    tiled = as_it_is(found)
     planned = estimates(job(sd(), LARGE), [Plan(vae_tiling=32)])[0]
-    assert tiled.plan.changes == {"vae_tiling": 32}
+    assert (tiled.plan.changes, found.found.vae_tiling) == ({}, 32)
     assert tiled.estimate == planned
 
 

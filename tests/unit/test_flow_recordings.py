@@ -62,7 +62,7 @@ def test_a_component_is_recorded_once_for_what_touches_it(counted):
     whole, again = counted
     traces = recordings(sd()).traces(
         space(
-            dtype=("as_is", "float16"),
+            dtype=(None, "float16"),
             feed_forward_chunks=(False, 2),
             vae_slicing=(False, True),
             vae_tiling=(False, 16),
@@ -140,7 +140,7 @@ def test_only_what_does_not_run_alone_is_refused():
 
     pipe.vae.tiled_decode = tiled_decode
     one = recordings(pipe, {**CALL, "num_images_per_prompt": 2})
-    traces = one.traces(space(vae_tiling=(False, 16), vae_slicing=(False, True)))
+    traces = one.traces(space(vae_tiling=(None, 16), vae_slicing=(None, True)))
     assert Plan(vae_tiling=16, vae_slicing=True).execution not in traces
     assert len(traces) == 3
     assert one.refused == {}
@@ -169,7 +169,7 @@ def test_a_vae_whose_tiles_cannot_be_blended_is_planned_untiled(levels):
     call = {**CALL, "height": 128, "width": 128}
     narrow = {"dtype": "as_is", "batch_split": False, "feed_forward_chunks": False, "channels_last": False}
     found = front_of(job_for(pipe, device=CARD, workload=call, example=None, calls=1, undo=True), keep=narrow)
-    assert {candidate.plan.vae_tiling for candidate in found.candidates} == {False}
+    assert {candidate.plan.vae_tiling for candidate in found.candidates} == {None}
     assert "does not run: vae raises RuntimeError: " in found.candidates[0].plan.reasons["vae_tiling"]
     with pytest.raises(PlanError, match=r"^vae_tiling=32 does not run: vae raises RuntimeError: "):
         autotune.optimize(pipe, workload=call, keep={"vae_tiling": 32}, device="cpu", profiles=False)
@@ -179,13 +179,13 @@ def test_a_vae_whose_tiles_cannot_be_blended_is_planned_untiled(levels):
 @pytest.mark.parametrize(
     ("lever", "value", "plain"),
     [
-        ("vae_tiling", 16, False),
-        ("vae_slicing", True, False),
-        ("feed_forward_chunks", 2, False),
-        ("channels_last", True, False),
-        ("attention", "vanilla", "as_is"),
-        ("batch_split", 2, False),
-        ("dtype", Precision("float16"), Precision()),
+        ("vae_tiling", 16, None),
+        ("vae_slicing", True, None),
+        ("feed_forward_chunks", 2, None),
+        ("channels_last", True, None),
+        ("attention", "vanilla", None),
+        ("batch_split", 2, None),
+        ("dtype", Precision("float16"), None),
     ],
 )
 @pytest.mark.parametrize("error", [KeyError("tile"), RuntimeError("in the lever\nand more"), ZeroDivisionError()])
@@ -243,10 +243,10 @@ def test_where_only_tiles_run_the_whole_image_is_no_variant():
     pipe.vae.__class__ = TilesOnly
     one = recordings(pipe)
     one.facts()
-    traces = one.traces(space(vae_tiling=(False, 16), vae_slicing=(False, True)))
+    traces = one.traces(space(vae_tiling=(None, 16), vae_slicing=(None, True)))
     assert {key[wanted_place("vae_tiling")] for key in traces} == {16}
     assert len(traces) == 2
-    assert list(one.refused) == [("vae_tiling", False)]
+    assert list(one.refused) == [("vae_tiling", None)]
     assert one.computed == (32, 32, None)
     front = front_of(job_for(pipe, device=CARD, workload=CALL, example=None, calls=1, undo=True))
     assert {candidate.plan.vae_tiling for candidate in front.candidates} == {16}
@@ -263,12 +263,12 @@ def test_a_precision_that_does_not_run_is_dropped_and_the_one_as_loaded_is_the_c
 
     pipe.vae.__class__ = Particular
     one = recordings(pipe)
-    traces = one.traces(space(dtype=("as_is", "float16")))
-    assert [key[wanted_place("dtype")] for key in traces] == ["as_is"]
+    traces = one.traces(space(dtype=(None, "float16")))
+    assert [key[wanted_place("dtype")] for key in traces] == [None]
     assert list(one.refused) == [("dtype", "float16")]
     pipe.vae.constant = pipe.vae.constant.half()
     with pytest.raises(WorkloadError, match="the call fails in vae"):
-        recordings(pipe).traces(space(dtype=("as_is", "float16")))
+        recordings(pipe).traces(space(dtype=(None, "float16")))
 
 
 def test_too_many_tiles_are_not_recorded():

@@ -64,23 +64,23 @@ def test_joint_attention_is_never_exchanged():
 def test_slices_are_proposed_only_where_no_fused_kernel_is():
     pipe = sd()
     turing = card((7, 5))
-    assert LEVER.domain(Subject(pipe, turing, CALL)).values == ("as_is",)
+    assert LEVER.domain(Subject(pipe, turing, CALL)).values == (None,)
     pipe.unet.to(dtype=__import__("torch").bfloat16)
-    assert LEVER.domain(Subject(pipe, turing, CALL)).values == ("as_is", "sliced:auto", "sliced:max")
-    assert LEVER.domain(Subject(pipe, CARD, CALL)).values == ("as_is",)
+    assert LEVER.domain(Subject(pipe, turing, CALL)).values == (None, "sliced:auto", "sliced:max")
+    assert LEVER.domain(Subject(pipe, CARD, CALL)).values == (None,)
 
 
 def test_what_is_installed_is_proposed_and_eight_bits_only_by_name(monkeypatch):
     monkeypatch.setattr(backends, "backend_missing", lambda name: "")
     subject = Subject(flux(), CARD, CALL)
-    assert LEVER.domain(subject).values == ("as_is", "backend:flash", "xformers")
+    assert LEVER.domain(subject).values == (None, "backend:flash", "xformers")
     allowed = subject._replace(allowed=frozenset({"sage"}))
-    assert LEVER.domain(allowed).values == ("as_is", "backend:flash", "backend:sage", "xformers")
+    assert LEVER.domain(allowed).values == (None, "backend:flash", "backend:sage", "xformers")
 
 
 @pytest.mark.parametrize(
     ("value", "traced"),
-    [("as_is", "as_is"), ("sliced:max", "sliced:max"), ("xformers", "sdpa"), ("backend:flash", "backend:native")],
+    [("sliced:max", "sliced:max"), ("xformers", "sdpa"), ("backend:flash", "backend:native")],
 )
 def test_a_trace_takes_what_runs_anywhere(value, traced):
     assert traced_as(value) == traced

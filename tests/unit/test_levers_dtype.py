@@ -41,7 +41,7 @@ def found(pipe):
 
 def offered(pipe, device, **more):
     choice = precisions(Subject(pipe, device, Workload(), **more))
-    return [str(one) for one in choice.offered], [str(one) for one in choice.named]
+    return [str(one or "as it is") for one in choice.offered], [str(one) for one in choice.named]
 
 
 @pytest.mark.parametrize("before", ["fp32", "fp16", "bf16", "bf16, vae=fp32"])

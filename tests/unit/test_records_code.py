@@ -15,27 +15,27 @@ from autotune.records.plan import LEVERS, Plan
 from autotune.records.rules import conflict
 from autotune.records.snippets import SHARED
 
-OFFLOADS = ("none", "model", "sequential", *(f"group:{level}{options}" for level in ("block", "leaf") for options in (
+OFFLOADS = (None, "none", "model", "sequential", *(f"group:{level}{options}" for level in ("block", "leaf") for options in (
     "", "+stream", "+stream+low_cpu_mem", "+stream+record_stream", "+stream+record_stream+low_cpu_mem")))  # fmt: skip
 VALUES = {
-    "dtype": ("as_is", "float16", "bfloat16"),
-    "tf32": (True,),
-    "channels_last": (True,),
-    "attention": ("as_is", "sdpa", "vanilla", "xformers", "sliced:auto", "sliced:max", "sliced:4", "backend:flash",
+    "dtype": (None, "float16", "bfloat16"),
+    "tf32": (True, False),
+    "channels_last": (True, False),
+    "attention": (None, "sdpa", "vanilla", "xformers", "sliced:auto", "sliced:max", "sliced:4", "backend:flash",
                   "backend:_flash_3", "backend:sage"),
-    "feed_forward_chunks": (4,),
-    "batch_split": (2,),
-    "vae_slicing": (True,),
-    "vae_tiling": (512,),
-    "vae_framewise": (True,),
-    "compile": ("none", "trace", "blocks"),
+    "feed_forward_chunks": (4, False),
+    "batch_split": (2, False),
+    "vae_slicing": (True, False),
+    "vae_tiling": (512, False),
+    "vae_framewise": (True, False),
+    "compile": (None, "none", "trace", "blocks"),
     "offload": OFFLOADS,
-    "text_encoders": ("resident", "leave", "cpu"),
+    "text_encoders": (None, "resident", "leave", "cpu"),
 }  # fmt: skip
 SINGLE = [Plan(**{name: value}) for name, values in VALUES.items() for value in values]
 EVERYTHING = Plan(
     dtype="bfloat16", tf32=True, channels_last=True, attention="xformers", feed_forward_chunks=4, batch_split=2,
-    vae_slicing=True, vae_tiling=512, vae_framewise=True, compile="none", text_encoders="leave",
+    vae_slicing=True, vae_tiling=512, vae_framewise=True, text_encoders="leave",
     offload="group:block+stream+record_stream+low_cpu_mem",
 )  # fmt: skip
 TRACED = Plan(compile="trace", batch_split=2, feed_forward_chunks=2, offload="model")
@@ -104,7 +104,7 @@ def test_parts_come_in_the_order_in_which_levers_are_applied():
         "attention": "set_processor",
         "feed_forward_chunks": "in_chunks(module.forward, 4)",
         "batch_split": "in_parts(part.forward, 2)",
-        "vae_slicing": "enable_slicing",
+        "vae_slicing": "use_slicing = True",
         "vae_tiling": "enable_tiling",
         "vae_framewise": "_enable_framewise_decoding()",
         "offload": "apply_group_offloading(part",

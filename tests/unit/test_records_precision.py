@@ -23,7 +23,7 @@ def test_every_form_reads_back(named):
         precision.of(name) == named.get(name, named.get("default", "as_is")) for name in ("vae", "unet", "other")
     )
     plan = Plan(dtype=named)
-    assert Plan.model_validate_json(plan.model_dump_json()).dtype == precision
+    assert Plan.model_validate_json(plan.model_dump_json()).precision == precision
     assert (plan.lane == "near") == bool(precision.dtypes & {"float16", "bfloat16"})
 
 

@@ -71,7 +71,7 @@ def test_the_margin_counts_as_needed():
 
 def test_each_lever_has_a_reason():
     space = Space(
-        values={"dtype": ("as_is", "float16"), "offload": ("none", "model"), "tf32": (False,)},
+        values={"dtype": (None, "float16"), "offload": (None, "model"), "tf32": (None,)},
         reasons={"tf32": "the card has none"},
     )
     resident = candidate(Plan(dtype="float16"), process_bytes=4 * 10**9, latency_s=10.0)
@@ -83,7 +83,7 @@ def test_each_lever_has_a_reason():
     ]
     evaluated = {tuple(c.plan.values.values()): c for c in (resident, *others)}
     assert with_reasons(resident, evaluated, space).plan.reasons == {
-        "dtype": "against as_is: 4.00 GB less VRAM, 20.0 s faster",
+        "dtype": "against what was found: 4.00 GB less VRAM, 20.0 s faster",
         "offload": "against model: 1.00 GB more VRAM, 2.0 s faster, 1.00 GB less RAM",
         "tf32": "the card has none",
     }
@@ -91,7 +91,7 @@ def test_each_lever_has_a_reason():
 
 def test_a_value_the_caller_fixed_says_so_and_one_that_nothing_was_compared_with_too():
     one = candidate(Plan(dtype="float16"))
-    kept = Space(values={"dtype": ("float16",), "offload": ("none", "model")}, reasons={"offload": "weights can wait"})
+    kept = Space(values={"dtype": ("float16",), "offload": (None, "model")}, reasons={"offload": "weights can wait"})
     reasons = with_reasons(one, {}, kept).plan.reasons
     assert reasons == {"dtype": "fixed by the caller", "offload": "other values were not looked at"}
 
@@ -99,22 +99,24 @@ def test_a_value_the_caller_fixed_says_so_and_one_that_nothing_was_compared_with
 def test_a_value_without_alternatives_says_what_refuses_them():
     """Never why the lever has no further values, such as that only a UNet is traced."""
     one = candidate(Plan(offload="sequential"))
-    space = Space(values={"compile": ("none", "blocks")}, reasons={"compile": "only a UNet is traced"})
+    space = Space(values={"compile": (None, "blocks")}, reasons={"compile": "only a UNet is traced"})
     assert "breaks its graph" in with_reasons(one, {}, space).plan.reasons["compile"]
 
 
 def test_only_the_simpler_of_two_equal_plans_is_called_simpler():
-    space = Space(values={"batch_split": (False, 2)})
+    space = Space(values={"batch_split": (None, 2)})
     whole, split = candidate(Plan(), latency_s=10.0), candidate(Plan(batch_split=2), latency_s=10.001)
     evaluated = {tuple(c.plan.values.values()): c for c in (whole, split)}
     assert with_reasons(whole, evaluated, space).plan.reasons == {
         "batch_split": "against 2: no difference, and simpler"
     }
-    assert with_reasons(split, evaluated, space).plan.reasons == {"batch_split": "against False: no difference"}
+    assert with_reasons(split, evaluated, space).plan.reasons == {
+        "batch_split": "against what was found: no difference"
+    }
 
 
 def test_reasons_tell_what_is_needed_margin_included():
-    space = Space(values={"offload": ("none", "model")})
+    space = Space(values={"offload": (None, "model")})
     sure = candidate(Plan(), process_bytes=4 * 10**9, margin_bytes=10**8, latency_s=1.0)
     unsure = candidate(Plan(offload="model"), process_bytes=3 * 10**9, margin_bytes=2 * 10**9, latency_s=1.0)
     evaluated = {tuple(c.plan.values.values()): c for c in (sure, unsure)}

@@ -8,7 +8,7 @@ from autotune.errors import PlanError
 from autotune.search.space import Space
 
 SPACE = Space(
-    values={"dtype": ("as_is", "float16"), "vae_tiling": (False, 512, 256), "offload": ("none", "model")},
+    values={"dtype": (None, "float16"), "vae_tiling": (None, 512, 256), "offload": (None, "model")},
     reasons={"dtype": "fp32 weights"},
 )
 
@@ -23,7 +23,7 @@ def test_every_plan_comes_once_under_its_own_name():
 
 def test_a_fixed_lever_has_one_value():
     space = SPACE.restricted({"offload": "model", "vae_tiling": False})
-    assert space.values == {"dtype": ("as_is", "float16"), "vae_tiling": (False,), "offload": ("model",)}
+    assert space.values == {"dtype": (None, "float16"), "vae_tiling": (False,), "offload": ("model",)}
     assert SPACE.size == 12
 
 

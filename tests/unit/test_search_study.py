@@ -9,6 +9,7 @@ import optuna
 import pytest
 
 from autotune.records.plan import Plan
+from autotune.records.precision import Precision
 from autotune.search.front import objectives
 from autotune.search.space import Space
 from autotune.search.study import search, to_study
@@ -16,7 +17,7 @@ from tests.unit.handmade import candidate, estimate
 
 SPACE = Space(
     values={
-        "dtype": ("as_is", "float16"),
+        "dtype": (None, Precision("float16")),
         "vae_slicing": (False, True),
         "vae_tiling": (False, 512, 256),
         "offload": ("none", "model", "sequential"),
@@ -28,7 +29,7 @@ def priced(plans):
     """Every lever saves memory and costs something else, each by its own amount."""
     answers = []
     for plan in plans:
-        half = plan.dtype != "as_is"
+        half = plan.dtype is not None
         vram = 8 * 10**9 // (2 if half else 1)
         vram -= {"none": 0, "model": 10**9, "sequential": 2 * 10**9}[plan.offload]
         vram -= 10**8 * (plan.vae_slicing + 3 * (plan.vae_tiling == 512) + 5 * (plan.vae_tiling == 256))
@@ -49,7 +50,7 @@ def test_enumeration_estimates_every_plan_once_in_batches():
         values={
             **SPACE.values,
             "tf32": (False, True),
-            "attention": ("as_is", "sdpa"),
+            "attention": (None, "sdpa"),
             "vae_tiling": (False, *range(8, 88, 8)),
         }
     )
