@@ -74,7 +74,7 @@ def applicable(front: Front, job: Job) -> Front | None:
             job.pipe, job.device, front.workload, plan, front.denoisers, known=job.known, unloaded=job.unloaded
         )
         try:
-            check(subject, plan)
+            check(subject, plan, job.found)
         except PlanError as error:
             return str(error)
         return ""

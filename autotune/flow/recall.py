@@ -34,7 +34,7 @@ def open_store(profiles: Profiles) -> ProfileStore | None:
 
 def recalled(store: ProfileStore | None, job: Job, search: Callable[[], Front]) -> Front:
     """The front from a profile, as far as it can be applied here, or from `search`, which is then remembered."""
-    if store is None or len(job.workloads) != 1 or _is_particular(job.found):
+    if store is None or len(job.workloads) != 1 or _is_particular(job):
         return search()
     key = profile_key(
         structural=job.model.structural_key,
@@ -72,9 +72,12 @@ def _options(device: Device, undo: bool) -> dict[str, Any]:
     return usual | particulars(device)
 
 
-def _is_particular(found: Plan) -> bool:
-    """Whether the owner has set up what no value describes, such as offload of single networks, and no key tells apart."""
-    return any(value is not None and getattr(found, name) is None for name, value in PLAIN.values.items())
+def _is_particular(job: Job) -> bool:
+    """Whether the owner has set up what no key tells apart: what no value describes, or offload that is for another device."""
+    from autotune.levers.takeover import elsewhere
+
+    unsaid = any(value is not None and getattr(job.found, name) is None for name, value in PLAIN.values.items())
+    return unsaid or elsewhere(job.pipe, job.device) is not None
 
 
 def _owners(found: Plan) -> dict[str, Any]:

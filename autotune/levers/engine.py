@@ -48,22 +48,16 @@ EXECUTED: dict[str, Lever] = {lever.name: lever for lever in ORDER if lever.name
 """The levers that change which kernels run, by name."""
 
 
-def check(subject: Subject, plan: Plan) -> None:
-    """Refuses a plan that this pipeline or device cannot take.
+def check(subject: Subject, plan: Plan, found: Plan | None = None) -> None:
+    """Refuses a plan that this pipeline or device cannot take; `found` is the pipeline as it is, read anew if None.
 
     Raises:
         PlanError: the first value, or pair of values, that cannot be, and what can.
     """
-    found = current_plan(subject.pipe)
+    found = found or current_plan(subject.pipe)
     rule = conflict(plan, found)
     if rule is not None:
         raise PlanError(rule.words(plan.over(found)))
-    there = elsewhere(subject.pipe, subject.device) if plan.offload is None else None
-    if there is not None:
-        raise PlanError(
-            f"the pipeline's offload brings weights to {there}, and the plan is for {subject.device.torch_device}; "
-            f"give offload too, or device={str(there)!r}"
-        )
     for lever in ORDER:
         if getattr(plan, lever.name) is not None:
             lever.check(subject, getattr(plan, lever.name))
@@ -91,6 +85,7 @@ def pull(subject: Subject, journal: Journal) -> None:
     """
     _refuse_weightless(subject.pipe)
     _refuse_inference(subject)
+    _refuse_elsewhere(subject)
     check(subject, subject.plan)
     journal.whose = "the offload that was there"
     subject = subject._replace(taken=take_over(subject.pipe, journal))
@@ -109,6 +104,16 @@ def _refuse_weightless(pipe: Any) -> None:
                 f"{name} is on the meta device and has no weights; autotune.plan works without them, "
                 "to apply a plan load the pipeline first"
             )
+
+
+def _refuse_elsewhere(subject: Subject) -> None:
+    """Offload that is left as found has to bring weights to the device that the plan is for."""
+    there = elsewhere(subject.pipe, subject.device) if subject.plan.offload is None else None
+    if there is not None:
+        raise PlanError(
+            f"the pipeline's offload brings weights to {there}, and the plan is for {subject.device.torch_device}; "
+            f"give offload too, or device={str(there)!r}"
+        )
 
 
 def _refuse_inference(subject: Subject) -> None:
