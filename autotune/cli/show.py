@@ -68,7 +68,7 @@ def show_details(console: Console, explained: Explanation) -> None:
     estimate = explained.chosen.estimate
     titles = ("phase", *(f">{title}" for title in PHASE_TITLES[1:-1]), "at")
     show_table(console, "Phases, simulated", titles, phase_rows(estimate), droppable=_LESS_OF_A_PHASE)
-    levers = lever_rows(explained.chosen.plan)
+    levers = lever_rows(explained)
     if levers:
         show_table(console, "Levers that have a choice", LEVER_TITLES, levers)
     for note in (*estimate.notes, *explained.device.notes):

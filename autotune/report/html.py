@@ -13,5 +13,5 @@ __all__ = ["explanation_html"]
 def explanation_html(explained: Explanation) -> str:
     """The six lines, the phases and the reasons."""
     phases = table("Phases, simulated", PHASE_TITLES, phase_rows(explained.chosen.estimate))
-    levers = table("Levers that have a choice", LEVER_TITLES, lever_rows(explained.chosen.plan))
+    levers = table("Levers that have a choice", LEVER_TITLES, lever_rows(explained))
     return lines_html(six_lines(explained)) + phases + levers

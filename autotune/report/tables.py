@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from autotune.records.estimate import Estimate
-from autotune.records.plan import Plan
 from autotune.records.words import lever_words
+from autotune.report.explanation import Explanation
 from autotune.units import both_sizes, duration, size
 
 __all__ = ["LEVER_TITLES", "PHASE_TITLES", "lever_rows", "phase_rows"]
@@ -30,10 +30,12 @@ def phase_rows(estimate: Estimate) -> list[tuple[str, ...]]:
     ]
 
 
-def lever_rows(plan: Plan) -> list[tuple[str, str, str]]:
-    """One row for each lever that is pulled or had another value to take: its name, its value in words, the reason."""
+def lever_rows(explained: Explanation) -> list[tuple[str, str, str]]:
+    """One row for each lever that is pulled or had another value to take: its name, the value that it runs with in words, the
+    reason."""
+    plan = explained.chosen.plan
     return [
         (name, lever_words(name, value), plan.reasons.get(name, ""))
-        for name, value in plan.values.items()
+        for name, value in explained.runs.values.items()
         if name in plan.changes or plan.reasons.get(name, "").startswith("against ")
     ]

@@ -72,7 +72,7 @@ def explanation_text(explained: Explanation) -> str:
     """Bytes and seconds by phase and the reason of each lever that has a choice; then the six lines."""
     rows = [PHASE_TITLES, *phase_rows(explained.chosen.estimate)]
     lines = ["  " + "  ".join(cells) for cells in _aligned(rows)]
-    levers = lever_rows(explained.chosen.plan)
+    levers = lever_rows(explained)
     if levers:
         lines += ["", *("  " + "  ".join(cells) for cells in _aligned([LEVER_TITLES, *levers]))]
     lines += [f"  note: {note}" for note in (*explained.chosen.estimate.notes, *explained.device.notes)]

@@ -416,7 +416,7 @@ NOTICED: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda pipe: diffusers.StableDiffusionImg2ImgPipeline.from_pipe(pipe, dtype=torch.float64),
         "weights are float64 now",
     ),
-    "LoRA": (add_lora, "unet: module"),
+    "LoRA": (add_lora, "unet: a LoRA was loaded"),
     "fused": (fused_lora, "unet: a LoRA was fused, or taken out of the weights"),
     "FreeU": (freeu, "unet: settings were added or taken away"),
     "attention": (lambda pipe: pipe.enable_attention_slicing(), "unet: "),

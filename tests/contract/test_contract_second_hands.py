@@ -270,7 +270,7 @@ def test_weights_of_inference_mode_are_not_exchanged() -> None:
     with torch.inference_mode():
         pipe = build("sd")
     for plan in (Plan(offload="sequential"), Plan(channels_last=True)):
-        with pytest.raises(PlanError, match=r"were made in torch\.inference_mode, which forbids to exchange them"):
+        with pytest.raises(PlanError, match=r"were made in torch\.inference_mode, which forbids replacing them"):
             autotune.apply(pipe, plan, workload=workload("sd"))
 
 

@@ -68,7 +68,7 @@ def test_who_wants_warnings_only_hears_nothing(answer, logger, capsys):
     assert (heard.lines, capsys.readouterr().err) == ([], "")
 
 
-def test_optimize_speaks_unless_told_not_to(capsys):
+def test_optimize_speaks_unless_told_not_to(logger, capsys):
     call = {"height": 64, "width": 64}
     pipe = autotune.optimize(tiny.sd(), workload=call, profiles=False, verbose=False)
     assert capsys.readouterr().err == ""
