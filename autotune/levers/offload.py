@@ -40,21 +40,17 @@ class Offload(Lever):
 
     def domain(self, subject: Subject) -> Domain:
         found, there = self.read(subject.pipe), elsewhere(subject.pipe, subject.device)
-        if subject.device.kind == "cpu":
-            why = f"the pipeline's offload brings weights to {there}"
-            return (
-                Domain((None,), "there is no card to keep weights away from")
-                if there is None
-                else Domain(("none",), why)
-            )
-        refused = {mode: _refusal(subject, mode) for mode in (*_MODES, *_GROUPS)}
+        on_cpu = subject.device.kind == "cpu"
+        refused = {} if on_cpu else {mode: _refusal(subject, mode) for mode in (*_MODES, *_GROUPS)}
+        modes = [mode for mode in ("none", *refused) if not refused.get(mode)]
         if there is not None:
-            return Domain(
-                tuple(mode for mode in ("none", *refused) if not refused.get(mode)), f"the offload is for {there}"
-            )
-        values = [mode for mode in ("none", *refused) if not refused.get(mode) and mode != found]
+            return Domain(tuple(modes), f"the pipeline's offload brings weights to {there}")
+        if on_cpu:
+            return Domain((None,), "there is no card to keep weights away from")
         reasons = dict.fromkeys(why for why in refused.values() if why)
-        return Domain((None, *values), "; ".join(reasons) or "weights can wait in RAM")
+        return Domain(
+            (None, *(mode for mode in modes if mode != found)), "; ".join(reasons) or "weights can wait in RAM"
+        )
 
     def check(self, subject: Subject, value: Any) -> None:
         why = _refusal(subject, value)
