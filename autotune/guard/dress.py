@@ -16,6 +16,7 @@ import torch
 
 from autotune.errors import PlanError
 from autotune.guard.optimized import Optimized, optimized_of
+from autotune.levers.base import is_same_device
 from autotune.levers.journal import Journal
 from autotune.records.words import plan_words
 
@@ -135,5 +136,4 @@ def _is_there(value: Any, planned: torch.device) -> bool:
     """Whether the argument of `to` asks for the device that the plan is for."""
     if isinstance(value, torch.dtype):
         return False
-    device = torch.device(value)
-    return device.type == planned.type and (device.index or 0) == (planned.index or 0)
+    return is_same_device(torch.device(value), planned)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from autotune.levers.journal import Journal
     from autotune.levers.takeover import Taken
 
-__all__ = ["Domain", "Lever", "Subject", "release_cache"]
+__all__ = ["Domain", "Lever", "Subject", "is_same_device", "release_cache"]
 
 
 class Subject(NamedTuple):
@@ -95,6 +95,11 @@ class Lever(ABC):
         Raises:
             PlanError: says what was asked, why it cannot be, and what can.
         """
+
+
+def is_same_device(one: torch.device, other: torch.device) -> bool:
+    """Whether both name one device: "cuda" is the first card."""
+    return one.type == other.type and (one.index or 0) == (other.index or 0)
 
 
 def release_cache(device: torch.device) -> None:

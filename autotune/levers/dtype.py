@@ -218,9 +218,8 @@ class _Originals:
             tensor.data = self._files.read(part, path)  # type: ignore[union-attr] # they were found there
             del self._on_disk[tensor]
         for place, cast, writes in self._places:
-            if (
-                place.is_back and internals.writes(cast) != writes
-            ):  # somebody has loaded other numbers, which are theirs
+            is_written = internals.writes(cast) != writes  # by somebody who has loaded numbers, which stay
+            if place.is_back and is_written:
                 place.original.data = cast.detach().to(place.original.dtype)
         at = {(place.part, place.path): place.original for place, _, _ in self._places}
         for part, path, tensor in self._cast_now():

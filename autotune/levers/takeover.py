@@ -16,6 +16,7 @@ from weakref import ref
 import torch
 
 from autotune.errors import PlanError
+from autotune.levers.base import is_same_device
 from autotune.levers.journal import Journal, Slot
 from autotune.levers.placed import Functions, Tables
 from autotune.records.device import Device
@@ -52,11 +53,7 @@ def elsewhere(pipe: Any, device: Device) -> torch.device | None:
         return None
     planned = torch.device(device.torch_device)
     there = {one for taken in (_Groups(pipe), _Hooks(pipe)) if taken.is_there for one in taken.devices}
-    return next((one for one in there if not _is_same(one, planned)), None)
-
-
-def _is_same(one: torch.device, other: torch.device) -> bool:
-    return one.type == other.type and (one.index or 0) == (other.index or 0)
+    return next((one for one in there if not is_same_device(one, planned)), None)
 
 
 def device_map_refusal(pipe: Any) -> str:

@@ -60,9 +60,9 @@ def inspect_pipeline(pipe: Any, *, name: str | None = None, source_key: str | No
     require_pipeline(pipe)
     parts = networks(pipe)
     port = port_of(pipe)
+    called = getattr(pipe, "name_or_path", None)  # a `Path` where it was loaded by one
     return Model(
-        name=name
-        or str(getattr(pipe, "name_or_path", None) or type(pipe).__name__),  # a `Path` where it was loaded by one
+        name=name or str(called or type(pipe).__name__),
         pipeline_class=type(pipe).__name__,
         components=tuple(_component(part_name, part) for part_name, part in parts.items()),
         offload_sequence=port.offload_order,

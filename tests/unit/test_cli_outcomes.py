@@ -189,3 +189,11 @@ def test_flags_of_levers_take_words(truth):
         assert context.params["tf32"] is yes
         assert context.params["vae_tiling"] == ("auto" if yes else "off")
         assert context.params["gpu"] == "T4"
+
+
+def test_a_flag_that_has_no_opposite_is_left_out_where_it_is_false():
+    import typer
+
+    command = typer.main.get_command(app).commands["estimate"]
+    for words in (["--json", "false"], ["--json=off"]):
+        assert command.make_context("estimate", ["sd15", *words, "--gpu", "T4"]).params["as_json"] is False
