@@ -97,10 +97,10 @@ def size(value_bytes: float) -> str:
     """
     if abs(value_bytes) >= 0.9995 * GB:
         number = value_bytes / GB
-        return f"{number:.2f} GB" if number < 100 else f"{number:.0f} GB"
-    if abs(value_bytes) >= MB:
+        return f"{number:.2f} GB" if abs(number) < 99.995 else f"{number:.0f} GB"
+    if abs(value_bytes) >= 0.9995 * MB:
         return f"{value_bytes / MB:.0f} MB"
-    return f"{value_bytes / 1000:.0f} KB" if abs(value_bytes) >= 1000 else f"{value_bytes:.0f} B"
+    return f"{value_bytes / 1000:.0f} KB" if abs(value_bytes) >= 999.5 else f"{value_bytes:.0f} B"
 
 
 def both_sizes(value_bytes: float) -> str:

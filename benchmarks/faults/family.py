@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import signal
 import warnings
 from collections.abc import Iterator
 
@@ -33,6 +34,7 @@ def suffered(family: str, per_scene: int, seed: int, whole: bool) -> tuple[Count
     diffusers.utils.logging.set_verbosity_error()
     logging.getLogger("autotune").disabled = True  # what is told of broken calls
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
     counts, unfreed, leaked_bytes = Counts(), 0, 0
     for name, scene in scenes_of(family):
         for point in sample(scene, per_scene, random.Random(f"{seed} {family} {name}")):

@@ -128,7 +128,8 @@ def agrees_with_its_records(explained):
         ).groups()
         printed_cap = parse_bytes(f"{cap_number}{cap_unit or unit}")
         assert parse_bytes(f"{float(peak) + float(margin):.2f}{unit}") <= printed_cap
-        assert f"{peak} {unit}" == size(own.process_bytes) or unit != size(own.process_bytes).split()[1]
+        decimals = len(peak.partition(".")[2])
+        assert peak == f"{own.process_bytes / parse_bytes(f'1{unit}'):.{decimals}f}"
         assert printed_cap == parse_bytes(size(cap).replace(" ", ""))
     else:
         needed, there = re.match(r"does not fit: needs ([\d.]+ [GM]?B), the cap is ([\d.]+ [GMK]?B)", expect).groups()

@@ -120,12 +120,16 @@ def test_a_refused_size_tells_programs_what_to_write():
         (0, "0 B"),
         (999, "999 B"),
         (1000, "1 KB"),
+        (999_600, "1 MB"),
         (MB, "1 MB"),
         (999_400_000, "999 MB"),
         (999_600_000, "1.00 GB"),
         (4 * GB, "4.00 GB"),
         (-3_210_000_000, "-3.21 GB"),
+        (99_994_000_000, "99.99 GB"),
+        (99_997_000_000, "100 GB"),
         (141 * GB, "141 GB"),
+        (-141 * GB, "-141 GB"),
     ],
 )
 def test_sizes_are_printed(value, text):
@@ -134,6 +138,19 @@ def test_sizes_are_printed(value, text):
 
 def test_both_conventions():
     assert both_sizes(8 * GIB) == "8.59 GB (8.00 GiB)"
+
+
+@given(
+    st.sampled_from([1000, MB, GB, 100 * GB]).flatmap(
+        lambda edge: st.tuples(*[st.integers(edge - edge // 500, edge + edge // 500)] * 2)
+    )
+)
+def test_printed_sizes_of_one_value_are_one_text(values):
+    """Where units and decimals change."""
+    fewer, more = map(size, sorted(values))
+    read = parse_bytes(fewer.replace(" ", "")), parse_bytes(more.replace(" ", ""))
+    assert read[0] <= read[1]
+    assert (read[0] == read[1]) == (fewer == more)
 
 
 @given(st.integers(MB, 900 * GB))
