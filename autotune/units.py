@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from typing import NamedTuple
 
 from autotune.errors import BadSizeError
 
-__all__ = ["GB", "GIB", "MB", "MIB", "both_sizes", "duration", "parse_bytes", "size"]
+__all__ = ["GB", "GIB", "MB", "MIB", "Scale", "both_sizes", "duration", "parse_bytes", "size"]
 
 MB, GB = 10**6, 10**9
 MIB, GIB = 2**20, 2**30
@@ -89,18 +90,36 @@ def _shown(value: str | float) -> str:
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
+class Scale(NamedTuple):
+    """How sizes of one magnitude are printed, so that two of them can be printed alike."""
+
+    unit_bytes: int
+    unit: str
+    decimals: int
+
+    @classmethod
+    def of(cls, value_bytes: float) -> Scale:
+        """Three digits at most. Units and decimals change where the printed figure would have a digit more.
+
+        >>> Scale.of(99_994_000_000), Scale.of(99_997_000_000)
+        (Scale(unit_bytes=1000000000, unit='GB', decimals=2), Scale(unit_bytes=1000000000, unit='GB', decimals=0))
+        """
+        count = abs(value_bytes)
+        if count >= 0.9995 * GB:
+            return cls(GB, "GB", 2 if count < 99.995 * GB else 0)
+        if count >= 0.9995 * MB:
+            return cls(MB, "MB", 0)
+        return cls(1000, "KB", 0) if count >= 999.5 else cls(1, "B", 0)
+
+
 def size(value_bytes: float) -> str:
     """A size in decimal units, three digits: ``'4.00 GB'``, ``'512 MB'``.
 
     >>> size(3_210_000_000), size(52_000_000)
     ('3.21 GB', '52 MB')
     """
-    if abs(value_bytes) >= 0.9995 * GB:
-        number = value_bytes / GB
-        return f"{number:.2f} GB" if abs(number) < 99.995 else f"{number:.0f} GB"
-    if abs(value_bytes) >= 0.9995 * MB:
-        return f"{value_bytes / MB:.0f} MB"
-    return f"{value_bytes / 1000:.0f} KB" if abs(value_bytes) >= 999.5 else f"{value_bytes:.0f} B"
+    scale = Scale.of(value_bytes)
+    return f"{value_bytes / scale.unit_bytes:.{scale.decimals}f} {scale.unit}"
 
 
 def both_sizes(value_bytes: float) -> str:

@@ -18,7 +18,7 @@ from autotune.records.words import card_words, formats, lever_words
 from autotune.report.explanation import Explanation
 from autotune.report.lines import Line, Part, laid_out
 from autotune.report.tables import LEVER_TITLES, PHASE_TITLES, lever_rows, phase_rows
-from autotune.units import GB, MB, duration, size
+from autotune.units import MB, Scale, duration, size
 
 __all__ = ["answer_lines", "explanation_text", "six_lines"]
 
@@ -172,9 +172,9 @@ def _expected(explained: Explanation) -> Line:
 
 def with_bar(estimate: Estimate) -> str:
     """The peak and its error bar, which as printed add up to what is needed as printed: `6.84 GB +-0.24`."""
-    unit, decimals = _scale(estimate.needed_bytes)
-    needed, peak = (round(value / unit, decimals) for value in (estimate.needed_bytes, estimate.process_bytes))
-    return f"{peak:.{decimals}f} {_UNITS[unit]} +-{needed - peak:.{decimals}f}"
+    unit_bytes, unit, decimals = Scale.of(estimate.needed_bytes)
+    needed, peak = (round(value / unit_bytes, decimals) for value in (estimate.needed_bytes, estimate.process_bytes))
+    return f"{peak:.{decimals}f} {unit} +-{needed - peak:.{decimals}f}"
 
 
 def _ram(estimate: Estimate, cap_bytes: int | None, rank: int = 0, *, denied: bool = False) -> list[Part]:
@@ -270,15 +270,6 @@ def _literal(value: Any) -> str:
     if isinstance(value, Precision):
         value = str(value)
     return f'"{value}"' if isinstance(value, str) and '"' not in value else repr(value)
-
-
-_UNITS = {GB: "GB", MB: "MB"}
-
-
-def _scale(value_bytes: int) -> tuple[int, int]:
-    """The unit of a figure and its decimals: as `size` prints it."""
-    unit = GB if value_bytes >= 0.9995 * GB else MB
-    return unit, (2 if value_bytes < 99.995 * GB else 0) if unit == GB else 0
 
 
 def _alike(value_bytes: int, beside_bytes: int) -> str:

@@ -23,7 +23,7 @@ from autotune.report.lines import refusal_rows
 from autotune.report.text import answer_lines, six_lines
 from autotune.search.front import pareto, with_reasons
 from autotune.search.space import Space
-from autotune.units import duration, parse_bytes, size
+from autotune.units import Scale, duration, parse_bytes, size
 from tests.unit.handmade import candidate, estimate
 
 PROFILES = sorted(Path("profiles").rglob("*.json"))
@@ -128,8 +128,8 @@ def agrees_with_its_records(explained):
         ).groups()
         printed_cap = parse_bytes(f"{cap_number}{cap_unit or unit}")
         assert parse_bytes(f"{float(peak) + float(margin):.2f}{unit}") <= printed_cap
-        decimals = len(peak.partition(".")[2])
-        assert peak == f"{own.process_bytes / parse_bytes(f'1{unit}'):.{decimals}f}"
+        scale = Scale.of(own.needed_bytes)  # both figures add up to this one
+        assert (peak, unit) == (f"{own.process_bytes / scale.unit_bytes:.{scale.decimals}f}", scale.unit)
         assert printed_cap == parse_bytes(size(cap).replace(" ", ""))
     else:
         needed, there = re.match(r"does not fit: needs ([\d.]+ [GM]?B), the cap is ([\d.]+ [GMK]?B)", expect).groups()
