@@ -12,7 +12,7 @@ from autotune.records.device import Device
 from autotune.records.plan import LEVERS, Plan
 from autotune.records.trace import Trace
 from autotune.search.space import Space
-from autotune.simulate.allocator import Allocator, OutOfMemory
+from autotune.simulate.allocator import OutOfMemory
 from autotune.simulate.latency import Code
 from autotune.simulate.margins import COMPUTING, Bar, Moves, latency_bar, moves_of
 from autotune.simulate.replay import Replayer
@@ -121,10 +121,10 @@ def _stretch(job: Job) -> Stretch:
 
 def _on(replayer: Replayer, plan: Plan, device: Device, graphed: frozenset[str]) -> Predicted:
     timeline = replayer.timeline(plan, graphed=graphed)
-    estimate = replayer.exact(plan)
+    estimate = replayer.estimate(plan)
     free_bytes = device.total_bytes - context_bytes(device) - estimate.margin_bytes
     try:
-        timeline.run(Allocator(limit_bytes=free_bytes), calls=2)
+        timeline.run(free_bytes, calls=2)
         fits = True
     except OutOfMemory:
         fits = False

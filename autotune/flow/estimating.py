@@ -66,7 +66,7 @@ def estimate_of(job: Job, plan: Plan, *, finds_its_tile: bool = False) -> Estima
         settings=job.allocator,
         torch_version=job.torch_version,
     )
-    estimate = replayer.exact(plan)
+    estimate = replayer.estimate(plan)
     return Estimated(plan, recordings.made, estimate, _smallest_cap_bytes(replayer, plan, estimate, job.device.kind))
 
 

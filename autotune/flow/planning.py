@@ -21,7 +21,6 @@ from autotune.records.precision import Precision
 from autotune.records.trace import Trace
 from autotune.records.values import typed
 from autotune.records.workload import Workload
-from autotune.search.front import pareto
 from autotune.search.space import Space
 from autotune.search.study import estimated, search
 from autotune.simulate.replay import Replayer
@@ -67,13 +66,12 @@ def front_of(
         replayers = _replayers(job, recordings, traces)
         named = () if "dtype" in fixed else _named(job, recordings, space, choice.named)
     found = search(space, _worst(replayers), progress=lambda done, total: job.tell("searching", done, total))
-    front = pareto([_exact(replayers, candidate) for candidate in found.front])
-    usual = [_exact(replayers, candidate) for candidate in estimated(_usual_plans(space), _worst(replayers))]
+    usual = estimated(_usual_plans(space), _worst(replayers))
     return Front(
         model=job.model.name,
         device=job.device,
         workload=_of_largest(job, recordings).made,
-        candidates=front,
+        candidates=tuple(map(_with_kernels, found.front)),
         searched=len(found.evaluated),
         denoisers=dict(subject.denoisers),
         usual=tuple(usual),
@@ -120,7 +118,7 @@ def _named(
         return ()
     narrow = _running(narrow, recordings, traces)
     replayers = _replayers(job, recordings, traces)
-    return pareto([_exact(replayers, candidate) for candidate in search(narrow, _worst(replayers)).front])
+    return tuple(map(_with_kernels, search(narrow, _worst(replayers)).front))
 
 
 def _caution(job: Job, choice: Precisions, fixed: Mapping[str, Any]) -> str:
@@ -169,7 +167,7 @@ def _estimated(job: Job, plans: Sequence[Plan]) -> tuple[Workload, list[Estimate
         if refused is not None:
             raise PlanError(recording.why_not(refused.execution))
     replayers = _replayers(job, recordings, traces)
-    found = [_largest(replayer.exact(plan) for replayer in replayers) for plan in plans]
+    found = [_largest(replayer.estimate(plan) for replayer in replayers) for plan in plans]
     return _of_largest(job, recordings).made, found
 
 
@@ -239,7 +237,7 @@ def _replayers(job: Job, recordings: Sequence[Recordings], traces: Sequence[Trac
 
 
 def _worst(replayers: Sequence[Replayer]) -> Callable[[Sequence[Plan]], list[Estimate]]:
-    """A quick estimate for each plan; of several workloads the one that needs most counts."""
+    """An estimate for each plan; of several workloads the one that needs most counts."""
 
     def worst(plans: Sequence[Plan]) -> list[Estimate]:
         return [_largest(several) for several in zip(*(replayer(plans) for replayer in replayers), strict=True)]
@@ -247,13 +245,13 @@ def _worst(replayers: Sequence[Replayer]) -> Callable[[Sequence[Plan]], list[Est
     return worst
 
 
-def _exact(replayers: Sequence[Replayer], candidate: Candidate) -> Candidate:
-    """The candidate with bytes from a replay of the allocator, and the kernels of attention that it took among the reasons."""
-    estimate, plan = _largest(replayer.exact(candidate.plan) for replayer in replayers), candidate.plan
-    if estimate.attention is not None and "attention" in plan.reasons:
-        why = f"{estimate.attention.words}; {plan.reasons['attention']}"
-        plan = plan.model_copy(update={"reasons": plan.reasons | {"attention": why}})
-    return candidate.model_copy(update={"estimate": estimate, "plan": plan})
+def _with_kernels(candidate: Candidate) -> Candidate:
+    """The candidate with the kernels of attention that it takes among its reasons."""
+    estimate, plan = candidate.estimate, candidate.plan
+    if estimate.attention is None or "attention" not in plan.reasons:
+        return candidate
+    reasons = plan.reasons | {"attention": f"{estimate.attention.words}; {plan.reasons['attention']}"}
+    return candidate.model_copy(update={"plan": plan.model_copy(update={"reasons": reasons})})
 
 
 def _largest(estimates: Iterable[Estimate]) -> Estimate:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from autotune.units import size
 
 __all__ = ["Figures", "OutOfMemory"]
@@ -49,10 +51,26 @@ class Figures:
         self.peak_reserved_bytes = self.reserved_bytes
 
 
+class Counted(Protocol):
+    """What knows how full it is."""
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Blocks handed out."""
+
+    @property
+    def reserved_bytes(self) -> int:
+        """What is taken from the card."""
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """Bound on what is reserved."""
+
+
 class OutOfMemory(Exception):  # noqa: N818 - a result of the replay, not a mistake
     """The limit is reached and nothing more can be given back."""
 
-    def __init__(self, requested_bytes: int, figures: Figures) -> None:
+    def __init__(self, requested_bytes: int, figures: Counted) -> None:
         self.requested_bytes = requested_bytes
         self.allocated_bytes = figures.allocated_bytes
         self.reserved_bytes = figures.reserved_bytes

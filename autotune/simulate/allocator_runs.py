@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from autotune.records.trace import EventKind
 from autotune.simulate.allocator import Allocator, OutOfMemory
-from autotune.simulate.allocator_settings import Settings
 from autotune.units import MIB
 
 __all__ = ["replay", "smallest_limit"]
@@ -59,32 +58,29 @@ def replay(
     return handles
 
 
-def smallest_limit(
-    run: Callable[[Allocator], object], low_bytes: int, high_bytes: int, settings: Settings | None = None
-) -> int:
+def smallest_limit(run: Callable[[int], object], low_bytes: int, high_bytes: int) -> int:
     """The smallest limit under which `run` gets through, to 2 MiB: what a cap has to leave to the allocator.
 
     Bisection. More memory can in theory do harm, because other blocks are free when a request comes, so that a smaller limit
     might work too; the one that is returned has been tried.
 
     Args:
-        run: is given a fresh allocator each time; it must not catch OutOfMemory.
+        run: runs under the limit it is given, in bytes; it must not catch OutOfMemory.
         low_bytes: where to look from.
         high_bytes: where to look to.
-        settings: of the allocators.
 
     Raises:
         OutOfMemory: not even `high_bytes` are enough.
 
-    >>> smallest_limit(lambda allocator: allocator.malloc(11 * 2**20), 0, 2**30) // 2**20
+    >>> smallest_limit(lambda limit: Allocator(limit_bytes=limit).malloc(11 * 2**20), 0, 2**30) // 2**20
     12
     """
     low, high = -(-low_bytes // _LIMIT_STEP_BYTES) - 1, -(-high_bytes // _LIMIT_STEP_BYTES)
-    run(Allocator(settings, high * _LIMIT_STEP_BYTES))
+    run(high * _LIMIT_STEP_BYTES)
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            run(Allocator(settings, middle * _LIMIT_STEP_BYTES))
+            run(middle * _LIMIT_STEP_BYTES)
         except OutOfMemory:
             low = middle
         else:

@@ -1,101 +1,76 @@
-"""What is on a card at a moment of a call: weights by component, tensors by number, all on one allocator."""
+"""Whose weights are on a card, and the rows of a program that bring and send them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-from autotune.simulate.allocator import Allocator
-from autotune.simulate.parts import Parts
-from autotune.simulate.program import Instruction, Program
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Card"]
+from autotune.records.trace import Trace
+from autotune.simulate.heap import NO_ROWS, Code, Rows
+from autotune.simulate.programs import Programs
 
-_GRAPH_STREAM = 2  # stands for the private pool of CUDA graphs
+__all__ = ["Card", "joined", "rows_of"]
 
 
 class Card:
-    """A card during a call. `cublas_bytes` are taken at the first matrix product and stay."""
+    """A card during a call: components, each in some precision."""
 
-    def __init__(self, allocator: Allocator, cublas_bytes: int) -> None:
-        self.allocator = allocator
-        self._cublas_bytes = cublas_bytes
-        self._weights: dict[str, list[int]] = {}
+    def __init__(self, programs: Programs, trace: Trace) -> None:
+        self._blocks, self._weights = programs.blocks, programs.weights(trace)
         self._shares: dict[str, float] = {}
-        self._tensors: dict[int, int] = {}
-        self._strangers: dict[int, list[int]] = {}
-        self._graphs: dict[str, int] = {}
+        self._moved: set[str] = set()
 
-    def bring(self, name: str, sizes: Sequence[int]) -> None:
+    @property
+    def state(self) -> tuple[dict[str, float], set[str]]:
+        """What a call starts from: two calls that start from the same are the same."""
+        return dict(self._shares), self._moved & set(self._shares)
+
+    def bring(self, name: str) -> Rows:
         """Puts a component's tensors on the card, one by one."""
-        if name not in self._weights:
-            self._weights[name] = [self.allocator.malloc(size) for size in sizes]
-            self._shares[name] = 1.0
+        if name in self._shares:
+            return NO_ROWS
+        self._shares[name] = 1.0
+        self._moved.discard(name)
+        weights = self._weights[name]
+        return rows_of(Code.MALLOC, weights.slots, self._blocks(weights.sizes))
 
-    def send(self, name: str) -> None:
-        """Takes a component's tensors off."""
-        for handle in self._weights.pop(name, ()):
-            self.allocator.free(handle)
+    def send(self, name: str) -> Rows:
+        """Takes them off."""
+        if self._shares.pop(name, None) is None:
+            return NO_ROWS
+        return rows_of(Code.FREE, self._slots(name), 0)
 
-    def send_all_but(self, names: frozenset[str]) -> None:
+    def send_all_but(self, names: frozenset[str]) -> Rows:
         """Takes the others off, and gives what they held back to the driver."""
-        for name in [name for name in self._weights if name not in names]:
-            self.send(name)
-        self.allocator.empty_cache()
+        gone = [self.send(name) for name in list(self._shares) if name not in names]
+        return joined([*gone, rows_of(Code.EMPTY, np.zeros(1, dtype=np.int64), 0)])
 
-    def resize(self, name: str, sizes: Sequence[int], share: float) -> None:
-        """Exchanges each tensor of a component for one of another precision."""
-        if name not in self._weights or self._shares[name] == share:
-            return
-        handles = self._weights[name]
-        for index, size in enumerate(sizes):
-            fresh = self.allocator.malloc(round(size * share))
-            self.allocator.free(handles[index])
-            handles[index] = fresh
+    def exchange(self, name: str, share: float) -> Rows:
+        """Makes each tensor of a component anew in another precision, whose bytes are this share, before the old one goes."""
+        if self._shares.get(name, share) == share:
+            return NO_ROWS
+        old = self._slots(name)
+        self._moved ^= {name}
         self._shares[name] = share
+        sizes = np.rint(self._weights[name].sizes * share).astype(np.int64)
+        pairs = [rows_of(Code.MALLOC, self._slots(name), self._blocks(sizes)), rows_of(Code.FREE, old, 0)]
+        return np.stack(pairs, axis=1).reshape(-1, 3)
 
-    def run(self, instructions: Program, parts: Parts | None, left_over: frozenset[int]) -> None:
-        """Plays a segment. `left_over` are tensors that nobody frees under their own number: see `_left_over`."""
-        malloc, free = self.allocator.malloc, self.allocator.free
-        tensors, strangers = self._tensors, self._strangers
-        for code, ref, size in instructions:
-            if code == Instruction.MALLOC:
-                tensors[ref] = malloc(size)
-                if ref in left_over:
-                    strangers.setdefault(size, []).append(ref)
-            elif code == Instruction.FREE:
-                if ref not in tensors and strangers.get(size):
-                    ref = strangers[size].pop(0)
-                free(tensors.pop(ref, 0))
-            elif code == Instruction.HOLD:
-                free(malloc(size))
-            elif code == Instruction.MULTIPLY:
-                if self._cublas_bytes:
-                    malloc(self._cublas_bytes)
-                    self._cublas_bytes = 0
-            elif parts is not None:
-                (parts.enter if code == Instruction.ENTER else parts.leave)(self.allocator, ref)
+    def _slots(self, name: str) -> NDArray[np.int64]:
+        weights = self._weights[name]
+        return weights.others if name in self._moved else weights.slots
 
-    def run_beside(self, instructions: Program) -> None:
-        """A segment on the CPU: what is alive at its end is copied to the card."""
-        born = {ref: size for code, ref, size in instructions if code == Instruction.MALLOC}
-        for code, ref, _ in instructions:
-            if code == Instruction.FREE:
-                born.pop(ref, None)
-        self._tensors |= {ref: self.allocator.malloc(size) for ref, size in born.items()}
 
-    def run_graph(self, name: str, instructions: Program) -> None:
-        """A segment in a pool of its own, which is as large as the call needs and stays."""
-        if name not in self._graphs:
-            pool = Card(Allocator(), 0)
-            pool.run(instructions, None, frozenset())
-            self._graphs[name] = self.allocator.malloc(pool.allocator.peak_reserved_bytes, _GRAPH_STREAM)
-        for code, ref, _ in instructions:
-            if code == Instruction.FREE:
-                self.allocator.free(self._tensors.pop(ref, 0))
+def rows_of(code: int, slots: NDArray[np.int64], sizes: NDArray[np.int64] | int) -> Rows:
+    """One row for each slot."""
+    rows: Rows = np.empty((len(slots), 3), dtype=np.int64)
+    rows[:, 0], rows[:, 1], rows[:, 2] = code, slots, sizes
+    return rows
 
-    def forget_activations(self) -> None:
-        """The call is over, and its output is taken."""
-        for handle in self._tensors.values():
-            self.allocator.free(handle)
-        self._tensors.clear()
-        self._strangers.clear()
+
+def joined(programs: Iterable[Rows]) -> Rows:
+    """One after the other."""
+    several = [rows for rows in programs if len(rows)]
+    return np.concatenate(several) if several else NO_ROWS

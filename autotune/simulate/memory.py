@@ -1,6 +1,6 @@
 """Live bytes of one segment on one device: a cumulative sum over events, with the device's own temporaries.
 
-What it does not know: which free block the allocator picks; `workspace.slack_bytes` stands for that.
+What it does not know: which free block the allocator picks. `timeline.py` does.
 """
 
 from __future__ import annotations

@@ -14,49 +14,41 @@ from numpy.typing import NDArray
 from autotune.records.device import Device
 from autotune.records.trace import DTYPES, EventKind, OpClass, Segment
 from autotune.simulate.attention import kernel_of, temporary_bytes
+from autotune.simulate.heap import Code, Rows
 from autotune.simulate.quirks import Quirk, columns_bytes
-from autotune.simulate.workspace import conv_workspace_bytes
+from autotune.simulate.workspace import conv_workspace_bytes, cublas_bytes
 
-__all__ = ["Instruction", "Program", "inside_attention", "program", "temporaries"]
+__all__ = ["Border", "inside_attention", "program", "temporaries"]
 
 
-class Instruction(IntEnum):
-    """What happens; `ref` and `size` of the instruction mean what is said here."""
+class Border(IntEnum):
+    """Codes that the heap does not know: between them weights may come and go."""
 
-    MALLOC = 0
-    """A tensor comes into being: its number and bytes."""
-    FREE = 1
-    """It goes."""
-    HOLD = 2
-    """A kernel takes this many bytes and gives them back: conv workspace, attention temporaries."""
-    MULTIPLY = 3
-    """A matrix product: the first one takes cuBLAS's workspace."""
-    ENTER = 4
-    """A module is called: ref is its row in the segment's `modules`, size the bytes of its own weights."""
-    EXIT = 5
+    ENTER = 6
+    """A module is called: the slot is its row in the segment's `modules`, the bytes are those of its own weights."""
+    EXIT = 7
     """It returns."""
 
 
-Program = list[tuple[int, int, int]]
-"""(instruction, ref, size), in order."""
-
-
-def program(segment: Segment, device: Device, attention: str, quirks: Sequence[Quirk] = ()) -> Program:
-    """The segment's instructions on that device under the plan's choice of attention."""
+def program(segment: Segment, device: Device, attention: str, quirks: Sequence[Quirk] = ()) -> Rows:
+    """The segment's rows on that device under the plan's choice of attention: tensors by their numbers, in bytes that were
+    asked for, with borders of modules."""
     kind = segment.kind
     held = temporaries(segment, device, attention, quirks)
     code = np.full(len(kind), -1, dtype=np.int64)
-    code[kind == EventKind.ALLOC] = Instruction.MALLOC
-    code[kind == EventKind.FREE] = Instruction.FREE
+    code[kind == EventKind.ALLOC] = Code.MALLOC
+    code[kind == EventKind.FREE] = Code.FREE
     code[inside_attention(segment)] = -1
-    code[kind == EventKind.ENTER] = Instruction.ENTER
-    code[kind == EventKind.EXIT] = Instruction.EXIT
+    code[kind == EventKind.ENTER] = Border.ENTER
+    code[kind == EventKind.EXIT] = Border.EXIT
+    size = segment.size.copy()
     ops = np.flatnonzero(kind == EventKind.OP)
-    code[ops[segment.op_class[segment.ref[ops]] == OpClass.GEMM]] = Instruction.MULTIPLY
-    code[held > 0] = Instruction.HOLD
-    size = np.where(held > 0, held, segment.size)
+    products = ops[segment.op_class[segment.ref[ops]] == OpClass.GEMM]
+    if device.kind == "cuda":  # the first one takes cuBLAS's workspace for good
+        code[products], size[products] = Code.ONCE, cublas_bytes(device)
+    code[held > 0], size[held > 0] = Code.HOLD, held[held > 0]
     kept = np.flatnonzero(code >= 0)
-    return list(zip(code[kept].tolist(), segment.ref[kept].tolist(), size[kept].tolist(), strict=True))
+    return np.stack([code[kept], segment.ref[kept].astype(np.int64), size[kept]], axis=1)
 
 
 def temporaries(segment: Segment, device: Device, attention: str, quirks: Sequence[Quirk] = ()) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from autotune.records.plan import Plan, group_offload
 from autotune.records.precision import AS_IS, DtypeName
 from autotune.records.trace import Trace
 from autotune.simulate.allocator_settings import Settings
-from autotune.simulate.parts import parents
+from autotune.simulate.pieces import parents
 from autotune.simulate.residency import apart, never_waits
 
 __all__ = ["Ram", "undo_bytes", "waiting_ram"]

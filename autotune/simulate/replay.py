@@ -1,7 +1,7 @@
 """Replaying a trace under plans: bytes and seconds by phase.
 
-Segments are summed up once per device; a plan is then a merge of a few numbers per segment, so whole spaces are estimated,
-not sampled.
+Seconds are a merge of a few numbers per segment; bytes are those of the allocator that every tensor of the call goes through.
+Both are quick enough for whole spaces.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from autotune.simulate.attention import attention_use
 from autotune.simulate.latency import Code, moved_s, on_host_s, segment_time, setup_s
 from autotune.simulate.margins import Bar, latency_bar, margin_bytes
 from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
-from autotune.simulate.program import Program, program
+from autotune.simulate.programs import Programs
 from autotune.simulate.quirks import notes_on, quirks_of
 from autotune.simulate.ram import Ram, undo_bytes, waiting_ram
 from autotune.simulate.residency import Move, Stay, never_waits, residency
@@ -27,7 +27,7 @@ from autotune.simulate.steps import over_call_s, steady_s
 from autotune.simulate.streams import Brought, brought
 from autotune.simulate.timeline import Timeline, Usage
 from autotune.simulate.untraced import completed, unknown_bytes
-from autotune.simulate.workspace import context_bytes, cublas_bytes, slack_bytes
+from autotune.simulate.workspace import context_bytes
 
 __all__ = ["ACCOUNTED", "Replayer"]
 
@@ -117,7 +117,7 @@ class Replayer:
         self._tensors = {name: sum(map(len, owned)) for name, owned in leaves.items()}
         self._tensors_per_leaf = {name: self._tensors[name] / max(1, len(owned)) for name, owned in leaves.items()}
         self._seconds: dict[tuple[int, bool, str, Code], float] = {}
-        self._programs: dict[tuple[int, str], Program] = {}
+        self._programs = Programs(device, self._quirks, settings)
         self._usages: dict[tuple[object, ...], Usage] = {}
         chosen = EXECUTION_LEVERS.index("attention")
         self._attention = {
@@ -133,25 +133,23 @@ class Replayer:
         return Plan(**dict(zip(EXECUTION_LEVERS, execution, strict=True))).over(self._found).execution
 
     def estimate(self, plan: Plan) -> Estimate:
-        """Bytes and seconds of one call under the plan."""
+        """Bytes and seconds of one call under the plan: on a card bytes of an allocator that every tensor has gone through."""
         plan = plan.over(self._found)
         trace = self._traces[plan.execution]
-        costs = self._costs(trace, plan)
-        phases = tuple(self._phase(name, costs, trace) for name in PHASES)
-        top = max(phases, key=lambda phase: phase.peak_bytes)
-        context = context_bytes(self._device)
-        slack = slack_bytes(self._device, top.activations_bytes + top.workspace_bytes)
-        reserved = top.peak_bytes - context
+        costs, usage = self._costs(trace, plan), self._usage(plan)
+        phases = tuple(self._phase(name, costs, trace, usage) for name in PHASES)
+        process_bytes = max(phase.peak_bytes for phase in phases)
+        reserved_bytes = process_bytes - context_bytes(self._device)
         undo = undo_bytes(self._model, plan) if self._undo else 0
         on_cpu = self._device.kind == "cpu"
-        ram = Ram(top.peak_bytes) if on_cpu else waiting_ram(self._model, plan, trace, self._settings)
+        ram = Ram(process_bytes) if on_cpu else waiting_ram(self._model, plan, trace, self._settings)
         bar = self._latency_bar(plan, phases)
         return Estimate(
             phases=phases,
-            allocated_bytes=reserved - slack,
-            reserved_bytes=reserved,
-            process_bytes=top.peak_bytes,
-            margin_bytes=margin_bytes(self._device, plan.offload, top.peak_bytes) + unknown_bytes(trace),
+            allocated_bytes=reserved_bytes if usage is None else usage.peak_allocated_bytes,
+            reserved_bytes=reserved_bytes,
+            process_bytes=process_bytes,
+            margin_bytes=margin_bytes(self._device, plan.offload, process_bytes) + unknown_bytes(trace),
             host_ram_bytes=ram.peak_bytes + undo,
             setup_s=setup_s(plan.compile or "none"),
             undo_bytes=undo,
@@ -179,31 +177,6 @@ class Replayer:
         parts = tuple(f"{name} could not be traced ({why}): weights only" for name, why in trace.untraced.items())
         return parts + notes_on(trace, self._quirks, self._torch_version)
 
-    def exact(self, plan: Plan) -> Estimate:
-        """The estimate with the bytes of an allocator that every tensor has gone through."""
-        plan = plan.over(self._found)
-        quick = self.estimate(plan)
-        if self._device.kind == "cpu":
-            return quick
-        usage = self._usage(plan)
-        context = context_bytes(self._device)
-        phases = []
-        for phase in quick.phases:
-            peak = context + usage.reserved_bytes.get(phase.name, 0)
-            used = phase.weights_bytes + phase.activations_bytes + phase.workspace_bytes
-            phases.append(phase.model_copy(update={"peak_bytes": peak, "overhead_bytes": peak - used}))
-        process = context + usage.peak_reserved_bytes
-        return quick.model_copy(
-            update={
-                "phases": tuple(phases),
-                "allocated_bytes": usage.peak_allocated_bytes,
-                "reserved_bytes": usage.peak_reserved_bytes,
-                "process_bytes": process,
-                "margin_bytes": margin_bytes(self._device, plan.offload, process)
-                + unknown_bytes(self._traces[plan.execution]),
-            }
-        )
-
     def timeline(self, plan: Plan, *, graphed: frozenset[str] = frozenset()) -> Timeline:
         """The plan's call, to be run on an allocator; see `Timeline` for `graphed`."""
         plan = plan.over(self._found)
@@ -211,23 +184,19 @@ class Replayer:
             self._traces[plan.execution],
             model=self._model,
             plan=plan,
-            device=self._device,
-            program=lambda segment: self._program_of(segment, plan.attention or _FUSED),
+            programs=self._programs,
+            attention=plan.attention or _FUSED,
             graphed=graphed,
-            settings=self._settings,
         )
 
-    def _usage(self, plan: Plan) -> Usage:
+    def _usage(self, plan: Plan) -> Usage | None:
+        """What the allocator says; None on the CPU, which has none."""
+        if self._device.kind == "cpu":
+            return None
         key = (plan.execution, plan.offload, plan.text_encoders)  # other levers change no bytes
         if key not in self._usages:
             self._usages[key] = self.timeline(plan).run()
         return self._usages[key]
-
-    def _program_of(self, segment: Segment, attention: str) -> Program:
-        key = (id(segment), attention)
-        if key not in self._programs:
-            self._programs[key] = program(segment, self._device, attention, self._quirks)
-        return self._programs[key]
 
     def _costs(self, trace: Trace, plan: Plan) -> list[_Cost]:
         stays = residency(self._model, plan, [segment.component for segment in trace.segments])
@@ -274,37 +243,29 @@ class Replayer:
         tensors, is_out = self._tensors[move.component], move.direction == "out"
         return moved_s(self._device, weights[move.component], back=is_out, tensors=tensors)
 
-    def _phase(self, name: PhaseName, costs: list[_Cost], trace: Trace) -> Phase:
+    def _phase(self, name: PhaseName, costs: list[_Cost], trace: Trace, usage: Usage | None) -> Phase:
         mine = [cost for cost in costs if cost.segment.phase == name]
         calls = trace.denoiser_calls or self._steps
-        if not mine:
-            top = _Moment({}, Peak(0, 0, 0, "nothing"), 0)
-        else:
-            top = max((cost.moment for cost in mine), key=self._reserved_bytes)
-        activations, workspace = top.base_bytes + top.peak.activations_bytes, top.peak.workspace_bytes
-        overhead = context_bytes(self._device) + cublas_bytes(self._device)
-        overhead += slack_bytes(self._device, activations + workspace)
-        weights = top.weights_bytes + top.peak.weights_bytes
+        nothing = _Moment({}, Peak(0, 0, 0, "nothing"), 0)
+        top = max((cost.moment for cost in mine), key=lambda moment: moment.total_bytes, default=nothing)
         held = dict(top.components)
         if top.peak.weights_bytes:
             runs = top.peak.module.split(".")[0]
             held[runs] = held.get(runs, 0) + top.peak.weights_bytes
+        reserved = top.total_bytes if usage is None else usage.reserved_bytes.get(name, 0)
+        peak_bytes = reserved + context_bytes(self._device)
         return Phase(
             name=name,
-            peak_bytes=weights + activations + workspace + overhead,
-            weights_bytes=weights,
-            activations_bytes=activations,
-            workspace_bytes=workspace,
-            overhead_bytes=overhead,
+            peak_bytes=peak_bytes,
+            weights_bytes=top.weights_bytes + top.peak.weights_bytes,
+            activations_bytes=top.base_bytes + top.peak.activations_bytes,
+            workspace_bytes=top.peak.workspace_bytes,
+            overhead_bytes=peak_bytes - top.total_bytes,
             compute_s=over_call_s([(cost.segment, cost.compute_s) for cost in mine], calls),
             transfer_s=over_call_s([(cost.segment, cost.transfer_s) for cost in mine], calls),
             moment=top.peak.module,
             components={part: size for part, size in held.items() if size},
         )
-
-    def _reserved_bytes(self, moment: _Moment) -> int:
-        """A moment with what the allocator holds beyond it."""
-        return moment.total_bytes + slack_bytes(self._device, moment.total_bytes - moment.weights_bytes)
 
     def _memory_of(self, segment: Segment, trace: Trace, plan: Plan) -> SegmentMemory:
         attention = plan.attention or _FUSED

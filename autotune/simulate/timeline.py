@@ -1,32 +1,35 @@
 """One call of a plan on torch's allocator: weights as they come and go, every tensor, every temporary, in their order.
 
-This is the slow and exact way to bytes, some hundred milliseconds a plan; `memory.py` is the fast one, which finds the plans
-worth the trouble. Weights move as accelerate 1.15 and diffusers 0.42 move them; each place names the lines it follows.
+What happens does not depend on what the allocator does, so a call is one program, which is written first and then run.
+Weights move as accelerate 1.15 and diffusers 0.42 move them; each place names the lines it follows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
-from autotune.records.device import Device
+import numpy as np
+
 from autotune.records.estimate import PhaseName
 from autotune.records.model import Model
 from autotune.records.plan import Plan, group_offload
 from autotune.records.trace import Segment, Trace
-from autotune.simulate.allocator import Allocator
 from autotune.simulate.allocator_runs import smallest_limit
-from autotune.simulate.allocator_settings import Settings
-from autotune.simulate.card import Card
-from autotune.simulate.parts import BlockParts, LeafParts, Parts
-from autotune.simulate.program import Instruction, Program
-from autotune.simulate.residency import Stay, residency
-from autotune.simulate.workspace import cublas_bytes
+from autotune.simulate.card import Card, joined, rows_of
+from autotune.simulate.heap import NO_ROWS, STREAM, Code, Heap, Rows
+from autotune.simulate.pieces import Granularity
+from autotune.simulate.programs import Programs, SegmentProgram
+from autotune.simulate.residency import Move, Stay, residency
 
 __all__ = ["Timeline", "Usage"]
 
 _SIDE_STREAM = 1  # where group offload with a stream allocates weights (hooks/group_offloading.py `ModuleGroup`)
+_GRAPH_STREAM = 2  # stands for the private pool of CUDA graphs
 _CALLS = 2  # the second call meets what the first has left cached, and may need more
+_EMPTY: Rows = np.array([[Code.EMPTY, 0, 0]])
+_RESET: Rows = np.array([[Code.RESET, 0, 0]])
 
 
 @dataclass
@@ -50,6 +53,13 @@ class Usage:
         return max(self.reserved_bytes.values(), default=0)
 
 
+class _Stage(NamedTuple):
+    """A phase as a program."""
+
+    phase: PhaseName
+    rows: Rows
+
+
 class Timeline:
     """One trace under one plan.
 
@@ -57,11 +67,10 @@ class Timeline:
         trace: the call.
         model: the pipeline's facts.
         plan: where weights lie.
-        device: a card.
-        program: the instructions of a segment on that card.
+        programs: of segments on the card.
+        attention: the plan's choice of attention.
         graphed: components that are replayed as CUDA graphs. A graph keeps what its call reserved as long as it lives, and its
             outputs lie in there.
-        settings: of the process's allocator; torch's defaults if None.
     """
 
     def __init__(
@@ -70,51 +79,49 @@ class Timeline:
         *,
         model: Model,
         plan: Plan,
-        device: Device,
-        program: Callable[[Segment], Program],
+        programs: Programs,
+        attention: str = "sdpa",
         graphed: frozenset[str] = frozenset(),
-        settings: Settings | None = None,
     ) -> None:
-        self._trace, self._model, self._plan, self._device = trace, model, plan, device
-        self._programs = [program(segment) for segment in trace.segments]
-        self._stays = residency(model, plan, [segment.component for segment in trace.segments])
+        self._trace, self._model, self._plan, self._programs = trace, model, plan, programs
         self._roles = {part.name: part.role for part in model.components}
-        self._sizes = _component_sizes(trace)
-        self._left_over = _left_over(self._programs)
-        self._graphed = graphed
-        self._settings = settings
+        self._stays = residency(model, plan, [segment.component for segment in trace.segments])
+        self._made, self._graphed = programs.of_trace(trace, attention), graphed
 
-    def run(self, allocator: Allocator | None = None, *, calls: int = 1) -> Usage:
-        """The call on that allocator, a fresh one if None; of several calls the last one counts.
+    def run(self, limit_bytes: int | None = None, *, calls: int = 1) -> Usage:
+        """The call on an empty card, so many times; the last one counts.
 
         Raises:
-            OutOfMemory: the allocator's limit is too low.
+            OutOfMemory: the limit on what is reserved is too low.
         """
-        card = Card(allocator or Allocator(self._settings), cublas_bytes(self._device))
-        for name in self._at_the_start():
-            card.bring(name, self._sizes.get(name, ()))
-        if self._plan.offload == "sequential":
-            excluded = self._model.excluded_from_offload
-            for name, size in self._trace.resident_buffers.items():
-                card.bring(f"{name} buffers", (size,) if name not in excluded else ())
-        usage = Usage()
-        for _ in range(calls):
+        start, written = self._written
+        heap, usage = Heap(self._programs.settings, limit_bytes), Usage()
+        heap.play(start)
+        for number in range(calls):
             usage = Usage()
-            for segment, stay, instructions in zip(self._trace.segments, self._stays, self._programs, strict=True):
-                self._segment(card, segment, stay, instructions)
-                _note(usage.allocated_bytes, segment.phase, card.allocator.peak_allocated_bytes)
-                _note(usage.reserved_bytes, segment.phase, card.allocator.peak_reserved_bytes)
-            card.forget_activations()
-            if self._plan.offload == "model":  # pipeline_utils.py `maybe_free_model_hooks`
-                card.send_all_but(self._stays[0].components if self._stays else frozenset())
-        usage.retries = card.allocator.retries
+            for phase, rows in written[min(number, len(written) - 1)]:
+                heap.play(rows)
+                usage.allocated_bytes[phase] = heap.peak_allocated_bytes
+                usage.reserved_bytes[phase] = heap.peak_reserved_bytes
+        usage.retries = heap.retries
         return usage
 
     def smallest_limit(self) -> int:
         """The fewest bytes of reserved memory under which the call gets through, its cache emptied where need be."""
         usage = self.run(calls=_CALLS)
         low, high = usage.peak_allocated_bytes, usage.peak_reserved_bytes
-        return smallest_limit(lambda allocator: self.run(allocator, calls=_CALLS), low, high, self._settings)
+        return smallest_limit(lambda limit_bytes: self.run(limit_bytes, calls=_CALLS), low, high)
+
+    @cached_property
+    def _written(self) -> tuple[Rows, list[list[_Stage]]]:
+        """What is there before the first call; the first call, and the later ones where they differ from it."""
+        card = Card(self._programs, self._trace)
+        start = joined([*(card.bring(name) for name in self._at_the_start()), self._buffers()])
+        before = card.state
+        calls = [self._call(card)]
+        if card.state != before:
+            calls.append(self._call(card))
+        return start, calls
 
     def _at_the_start(self) -> list[str]:
         """Components that are on the card before the call, in the order in which `pipe.to` moves them."""
@@ -124,66 +131,79 @@ class Timeline:
             here = first.components - {move.component for move in first.moves if move.direction == "in"}
         return [part.name for part in self._model.components if part.name in here]
 
-    def _segment(self, card: Card, segment: Segment, stay: Stay, instructions: Program) -> None:
-        for move in stay.moves:
-            if move.direction == "out":
-                card.send(move.component)
-                card.allocator.empty_cache()  # accelerate/hooks.py CpuOffload.pre_forward; levers/text_encoders.py
-        card.allocator.reset_peaks()
-        for move in stay.moves:
-            if move.direction == "in":
-                card.bring(move.component, self._sizes.get(move.component, ()))
-        self._change_precision(card, segment, stay)
-        name = segment.component
-        if self._plan.text_encoders == "cpu" and self._roles.get(name) == "text_encoder":
-            card.run_beside(instructions)
-            return
-        if name in self._graphed:
-            card.run_graph(name, instructions)
-            return
-        parts = self._parts(segment) if name and name not in stay.components else None
-        card.run(instructions, parts, self._left_over)
-        if parts is not None:
-            parts.end(card.allocator)
+    def _buffers(self) -> Rows:
+        """accelerate's `cpu_offload` leaves buffers on the card where a network has parameters of its own."""
+        if self._plan.offload != "sequential":
+            return NO_ROWS
+        found = {
+            n: size for n, size in self._trace.resident_buffers.items() if n not in self._model.excluded_from_offload
+        }
+        slots = [self._programs.slot((name, "buffers")) for name in found]
+        return rows_of(Code.MALLOC, np.array(slots, dtype=np.int64), self._programs.blocks(np.array([*found.values()])))
 
-    def _change_precision(self, card: Card, segment: Segment, stay: Stay) -> None:
+    def _call(self, card: Card) -> list[_Stage]:
+        """One call, phase by phase. Peaks count from where the first of a phase's weights arrive."""
+        stages: list[tuple[PhaseName, list[Rows]]] = []
+        for made, stay in zip(self._made, self._stays, strict=True):
+            out = [self._leaving(card, move) for move in stay.moves if move.direction == "out"]
+            if not stages or stages[-1][0] != made.segment.phase:
+                stages.append((made.segment.phase, [*out, _RESET]))
+            else:
+                stages[-1][1].extend(out)
+            stages[-1][1].extend(card.bring(move.component) for move in stay.moves if move.direction == "in")
+            stages[-1][1].extend(self._in_precision(card, made.segment, stay))
+            stages[-1][1].append(self._rows(made, stay))
+        if stages:
+            stages[-1][1].append(self._forgotten())
+            if self._plan.offload == "model":  # pipeline_utils.py `maybe_free_model_hooks`
+                stages[-1][1].append(card.send_all_but(self._stays[0].components))
+        return [_Stage(phase, joined(rows)) for phase, rows in stages]
+
+    def _leaving(self, card: Card, move: Move) -> Rows:
+        """accelerate/hooks.py CpuOffload.pre_forward and levers/text_encoders.py empty the cache afterwards."""
+        return joined([card.send(move.component), _EMPTY])
+
+    def _in_precision(self, card: Card, segment: Segment, stay: Stay) -> list[Rows]:
         """SDXL turns its VAE to fp32 tensor by tensor (`Module.to`)."""
-        for name in stay.components:
-            total = segment.weights.get(name, self._trace.weights.get(name, 0))
-            card.resize(name, self._sizes.get(name, ()), total / max(1, self._trace.weights.get(name, 0)))
+        weights = self._trace.weights
+        return [
+            card.exchange(name, segment.weights.get(name, weights.get(name, 0)) / max(1, weights.get(name, 0)))
+            for name in stay.components
+        ]
 
-    def _parts(self, segment: Segment) -> Parts | None:
-        """How the weights of this call come in parts; None where they are not moved at all."""
-        role = self._roles.get(segment.component)
+    def _rows(self, made: SegmentProgram, stay: Stay) -> Rows:
+        """One segment as it runs under the plan."""
+        name = made.segment.component
+        if self._plan.text_encoders == "cpu" and self._roles.get(name) == "text_encoder":
+            return _made_outside(made.resident)
+        if name in self._graphed:
+            return self._graph(name, made.resident)
+        if not name or name in stay.components:
+            return made.resident
         if self._plan.offload == "sequential":
-            return LeafParts(segment, empties_cache=True)
+            return self._programs.streamed(made, self._trace, "leaf", stream=0, empties=True)
         group = group_offload(self._plan.offload)
         if group is None:
-            return None
+            return made.resident
+        role = self._roles.get(name)
         stream = _SIDE_STREAM if group.use_stream and role != "vae" else 0
-        if group.offload_type == "block_level" and role != "text_encoder":
-            return BlockParts(segment, self._trace, stream=stream)
-        return LeafParts(segment, stream=stream)
+        by: Granularity = "block" if group.offload_type == "block_level" and role != "text_encoder" else "leaf"
+        return self._programs.streamed(made, self._trace, by, stream=stream, empties=False)
+
+    def _graph(self, name: str, rows: Rows) -> Rows:
+        """A segment in a pool of its own, which is as large as the call needs and stays."""
+        pool = Heap(self._programs.settings)
+        pool.play(rows[rows[:, 0] != Code.ONCE])
+        slot, size = np.array([self._programs.slot((name, "graph"))]), np.array([pool.peak_reserved_bytes])
+        return joined([rows_of(Code.ONCE + STREAM * _GRAPH_STREAM, slot, size), rows[rows[:, 0] == Code.FREE]])
+
+    def _forgotten(self) -> Rows:
+        """The call is over, and its output is taken."""
+        born = [slot for made in self._made for code, slot, _ in made.crossings if code == Code.MALLOC]
+        return rows_of(Code.FREE, np.array(born, dtype=np.int64), 0)
 
 
-def _component_sizes(trace: Trace) -> dict[str, tuple[int, ...]]:
-    """Bytes of each component's tensors; as one where the trace does not tell."""
-    sizes: dict[str, list[int]] = {}
-    for path, own in trace.tensors.items():
-        sizes.setdefault(path.split(".")[0], []).extend(own)
-    return {name: tuple(sizes.get(name) or (total,)) for name, total in trace.weights.items()}
-
-
-def _left_over(programs: Sequence[Program]) -> frozenset[int]:
-    """Tensors that are never freed under their number.
-
-    A component's calls that were recorded again have numbers of their own, and the rest of the trace frees their outputs under
-    the old ones: such a free takes the oldest tensor of its size among these.
-    """
-    born = {ref for instructions in programs for code, ref, _ in instructions if code == Instruction.MALLOC}
-    gone = {ref for instructions in programs for code, ref, _ in instructions if code == Instruction.FREE}
-    return frozenset(born - gone)
-
-
-def _note(peaks: dict[PhaseName, int], phase: PhaseName, value: int) -> None:
-    peaks[phase] = max(peaks.get(phase, 0), value)
+def _made_outside(rows: Rows) -> Rows:
+    """A segment on the CPU: what is alive at its end is copied to the card."""
+    kept: Rows = rows[rows[:, 0] == Code.MALLOC]
+    return kept

@@ -1,7 +1,6 @@
-"""Memory beside tensors: the device context, cuBLAS, convolution workspaces, and what the allocator holds back.
+"""Memory beside tensors: the device context, cuBLAS and convolution workspaces.
 
-What it does not know: the plan that cuDNN picks for one convolution; rules by architecture, type and size stand for it. Slack
-is for the quick replay only: the exact one has the allocator itself.
+What it does not know: the plan that cuDNN picks for one convolution; rules by architecture, type and size stand for it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from autotune.records.device import Device
 from autotune.units import GIB, MIB
 
-__all__ = ["bare_context_bytes", "context_bytes", "conv_workspace_bytes", "cublas_bytes", "slack_bytes"]
+__all__ = ["bare_context_bytes", "context_bytes", "conv_workspace_bytes", "cublas_bytes"]
 
 # A bare process on an RTX 3090, torch 2.7 + CUDA 12.8: 256 MiB (InvokeAI pull request 9413); P100 291 to 298 and a 16 GB
 # RTX card 297 MiB out of OOM messages (pytorch issue 177406); GTX 1070 107 MiB. Kernels that load lazily add tens of MiB.
@@ -38,11 +37,6 @@ _VOLTA = (7, 0)
 # Winograd forms; the same cards' UNet peaks, at a convolution from 2560 to 1280 channels, want 7.5 x in all.
 _PASCAL_ACTIVATION_COPIES = 2
 _PASCAL_WEIGHT_COPIES = 7.5
-
-# reserved / allocated of VAE decodes on an RTX 4090: 1.03 at 512, 1.20 at 1024, 1.24 at 2048 pixels (InvokeAI pull request
-# 7674); there activations are nearly all of it.
-_FRAGMENTATION_SHARE = 0.2
-_OPEN_SEGMENT_BYTES = 20 * MIB  # the large pool's segment, c10/core/AllocatorConfig.h large_segment_size
 
 
 def context_bytes(device: Device) -> int:
@@ -82,8 +76,3 @@ def conv_workspace_bytes(
     several = half and device.compute_capability != _VOLTA
     takes_all = several & (is_3d | (both + weight < _WORKSPACE_LIMIT_BYTES))
     return np.where(takes_all, both + weight, one_copy)
-
-
-def slack_bytes(device: Device, changing_bytes: int) -> int:
-    """What the caching allocator reserves beyond live tensors, when this many bytes come and go."""
-    return 0 if device.kind == "cpu" else round(changing_bytes * _FRAGMENTATION_SHARE) + _OPEN_SEGMENT_BYTES

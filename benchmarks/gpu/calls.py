@@ -127,7 +127,7 @@ def _predicted(job: Job, recordings: Recordings, plan: Plan) -> tuple[Found, Est
         settings=job.allocator, torch_version=job.torch_version,
     )  # fmt: skip
     replayer = replaying(device=job.device)
-    timeline, estimate = replayer.timeline(plan), replayer.exact(plan)
+    timeline, estimate = replayer.timeline(plan), replayer.estimate(plan)
     usages = dict(zip(CALLS, (timeline.run(calls=1), timeline.run(calls=2)), strict=True))
     found = {
         **{name: _bytes_of(job, usage) for name, usage in usages.items()},

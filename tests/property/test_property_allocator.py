@@ -145,7 +145,7 @@ def test_nothing_is_reserved_beyond_the_limit(settings, script, limit):
 def test_the_smallest_limit_works_and_the_next_smaller_one_does_not(settings, script):
     free = Allocator(settings)
     run(free, script)
-    limit = smallest_limit(lambda allocator: run(allocator, script), 0, free.peak_reserved_bytes, settings)
+    limit = smallest_limit(lambda limit: run(Allocator(settings, limit), script), 0, free.peak_reserved_bytes)
     assert limit <= free.peak_reserved_bytes
     run(Allocator(settings, limit), script)
     if limit:

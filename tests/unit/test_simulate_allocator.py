@@ -221,22 +221,27 @@ def grow_and_shrink(allocator):
     allocator.malloc(40 * MIB)
 
 
+def under(run, settings=None):
+    """Runs on an empty card of that limit."""
+    return lambda limit_bytes: run(Allocator(settings, limit_bytes))
+
+
 def test_the_smallest_limit_is_less_than_what_is_reserved_without_one():
     allocator = Allocator()
     grow_and_shrink(allocator)
     assert mib(allocator.reserved_bytes) == 70
-    assert mib(smallest_limit(grow_and_shrink, 0, allocator.reserved_bytes)) == 40
+    assert mib(smallest_limit(under(grow_and_shrink), 0, allocator.reserved_bytes)) == 40
 
 
 def test_the_smallest_limit_starts_where_it_is_told():
-    assert mib(smallest_limit(grow_and_shrink, 51 * MIB, 70 * MIB)) == 52  # to 2 MiB
+    assert mib(smallest_limit(under(grow_and_shrink), 51 * MIB, 70 * MIB)) == 52  # to 2 MiB
     with pytest.raises(OutOfMemory):
-        smallest_limit(grow_and_shrink, 0, 38 * MIB)
+        smallest_limit(under(grow_and_shrink), 0, 38 * MIB)
 
 
 def test_the_smallest_limit_depends_on_the_settings():
     expandable = Settings(expandable_segments=True)
-    assert mib(smallest_limit(lambda allocator: allocator.malloc(41 * MIB), 0, 70 * MIB, expandable)) == 60
+    assert mib(smallest_limit(under(lambda allocator: allocator.malloc(41 * MIB), expandable), 0, 70 * MIB)) == 60
 
 
 def test_a_segment_that_was_there_before():

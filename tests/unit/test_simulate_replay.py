@@ -11,7 +11,7 @@ from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.latency import moved_s, on_host_s, segment_time, setup_s
 from autotune.simulate.margins import margin_bytes
 from autotune.simulate.replay import Replayer
-from autotune.simulate.workspace import context_bytes, cublas_bytes, slack_bytes
+from autotune.simulate.workspace import context_bytes
 from autotune.units import GIB
 from tests.unit.handmade import CARD, CPU, model, op, segment, trace
 
@@ -82,11 +82,8 @@ def test_parts_add_up(device, offload):
         parts = phase.weights_bytes + phase.activations_bytes + phase.workspace_bytes + phase.overhead_bytes
         assert phase.peak_bytes == parts
     top = max(peaks(estimate))
-    slack = slack_bytes(device, estimate.peak_phase.activations_bytes + estimate.peak_phase.workspace_bytes)
     assert estimate.process_bytes == top == estimate.reserved_bytes + context_bytes(device)
-    assert estimate.allocated_bytes == estimate.reserved_bytes - slack
     assert estimate.needed_bytes == top + margin_bytes(device, "none", top)
-    assert estimate.peak_phase.overhead_bytes == context_bytes(device) + cublas_bytes(device) + slack
     assert estimate.latency_s == pytest.approx(sum(p.compute_s + p.transfer_s for p in estimate.phases))
     assert estimate.transfer_s == pytest.approx(sum(phase.transfer_s for phase in estimate.phases))
 

@@ -6,9 +6,11 @@ import pytest
 
 from autotune.records.plan import Plan
 from autotune.records.trace import EventKind, OpClass
-from autotune.simulate.allocator import Allocator, OutOfMemory
+from autotune.simulate.allocator import OutOfMemory
 from autotune.simulate.allocator_settings import Settings
-from autotune.simulate.program import Instruction, program
+from autotune.simulate.heap import Code
+from autotune.simulate.program import program
+from autotune.simulate.programs import Programs
 from autotune.simulate.replay import Replayer
 from autotune.simulate.timeline import Timeline
 from autotune.simulate.workspace import context_bytes, cublas_bytes
@@ -48,8 +50,7 @@ def timeline(offload="none", call=CALL, **options):
         call,
         model=FACTS,
         plan=Plan(offload=offload),
-        device=CARD,
-        program=lambda one: program(one, CARD, "sdpa"),
+        programs=Programs(CARD),
         **options,
     )
 
@@ -85,9 +86,7 @@ def test_sequential_offload_keeps_little_reserved():
     facts = model("unet", sequence=("unet",))
 
     def reserved(offload):
-        one = Timeline(
-            big, model=facts, plan=Plan(offload=offload), device=CARD, program=lambda s: program(s, CARD, "")
-        )
+        one = Timeline(big, model=facts, plan=Plan(offload=offload), programs=Programs(CARD))
         return one.run().peak_reserved_bytes
 
     assert reserved("sequential") == (40 + 30) * MIB  # the second comes before the first's segment is given back
@@ -101,7 +100,7 @@ def test_reserved_counts_segments():
 
 def test_the_first_product_takes_the_workspace_for_good():
     product = trace(segment(ops=(op(OpClass.GEMM),), turn=0), weights={"unet": 512})
-    one = Timeline(product, model=model("unet"), plan=Plan(), device=CARD, program=lambda s: program(s, CARD, "sdpa"))
+    one = Timeline(product, model=model("unet"), plan=Plan(), programs=Programs(CARD))
     assert one.run().peak_allocated_bytes == one.run(calls=2).peak_allocated_bytes == 512 + cublas_bytes(CARD)
 
 
@@ -130,11 +129,11 @@ def test_the_smallest_limit_is_enough_and_no_less_is():
         segment((ALLOC, 0, 12 * MIB), (FREE, 0, 12 * MIB), (ALLOC, 1, 30 * MIB), (FREE, 1, 30 * MIB), turn=0),
         weights={"unet": 10 * MIB},
     )
-    one = Timeline(call, model=model("unet"), plan=Plan(), device=CARD, program=lambda s: program(s, CARD, "sdpa"))
+    one = Timeline(call, model=model("unet"), plan=Plan(), programs=Programs(CARD))
     assert one.run().peak_reserved_bytes == 52 * MIB
     assert one.smallest_limit() == 40 * MIB  # the cached 12 MiB are given back
     with pytest.raises(OutOfMemory):
-        one.run(Allocator(limit_bytes=38 * MIB))
+        one.run(38 * MIB)
 
 
 def test_the_allocators_settings_count():
@@ -143,7 +142,7 @@ def test_the_allocators_settings_count():
     segments, pages = (
         Replayer(
             {plan.execution: call}, model=model("unet"), device=CARD, steps=1, undo=False, settings=settings
-        ).exact(plan)
+        ).estimate(plan)
         for settings in (None, Settings(expandable_segments=True))
     )
     assert segments.reserved_bytes == (10 + 12 + 30) * MIB
@@ -152,18 +151,18 @@ def test_the_allocators_settings_count():
 
 def test_attention_and_convolutions_hold_what_they_need():
     row = op(OpClass.CONV, dtype="float16", conv=(1024, 512, 64))
-    code = program(segment((ALLOC, 0, 512), (OP, 0, 0), ops=(row,)), CARD, "sdpa")
-    assert code == [(Instruction.MALLOC, 0, 512), (Instruction.HOLD, 0, 1600)]
+    rows = program(segment((ALLOC, 0, 512), (OP, 0, 0), ops=(row,)), CARD, "sdpa")
+    assert rows.tolist() == [[Code.MALLOC, 0, 512], [Code.HOLD, 0, 1600]]
 
 
-def test_an_exact_estimate_adds_up():
+def test_an_estimate_adds_up():
     plan = Plan()
     replayer = Replayer({plan.execution: CALL}, model=FACTS, device=CARD, steps=2, undo=False)
-    exact = replayer.exact(plan)
-    assert exact.reserved_bytes == 2 * MIB
-    assert exact.process_bytes == exact.reserved_bytes + context_bytes(CARD) == exact.peak_phase.peak_bytes
-    assert exact.allocated_bytes == 5632 + 512 + 2048
-    for phase in exact.phases:
+    estimate = replayer.estimate(plan)
+    assert estimate.reserved_bytes == 2 * MIB
+    assert estimate.process_bytes == estimate.reserved_bytes + context_bytes(CARD) == estimate.peak_phase.peak_bytes
+    assert estimate.allocated_bytes == 5632 + 512 + 2048
+    for phase in estimate.phases:
         parts = phase.weights_bytes + phase.activations_bytes + phase.workspace_bytes + phase.overhead_bytes
         assert phase.peak_bytes == parts
         assert sum(phase.components.values()) == phase.weights_bytes

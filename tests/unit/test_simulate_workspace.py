@@ -11,7 +11,6 @@ from autotune.simulate.workspace import (
     context_bytes,
     conv_workspace_bytes,
     cublas_bytes,
-    slack_bytes,
 )
 from autotune.units import GIB, MIB
 from tests.unit.handmade import CARD, CPU, card
@@ -37,7 +36,7 @@ def test_context_and_cublas(capability, context_mib, cublas_kib):
 
 
 def test_the_cpu_has_none_of_it():
-    assert context_bytes(CPU) == bare_context_bytes(CPU) == cublas_bytes(CPU) == slack_bytes(CPU, 10**9) == 0
+    assert context_bytes(CPU) == bare_context_bytes(CPU) == cublas_bytes(CPU) == 0
     assert conv_workspace_bytes(CPU, "float32", np.array([[100, 200, 30]]), is_3d=PLANE).tolist() == [0]
     assert margin_bytes(CPU, "none", 10**9) == 30_000_000
 
@@ -65,7 +64,5 @@ def test_a_workspace_of_four_gib_is_passed_over_in_two_dimensions():
     assert conv_workspace_bytes(CARD, "float16", sizes, is_3d=volumes).tolist() == [4 * GIB - 1, 4 * GIB]
 
 
-def test_slack_and_margin_grow_with_what_they_stand_for():
-    assert slack_bytes(CARD, 0) == 20 * MIB
-    assert slack_bytes(CARD, 10**9) == 20 * MIB + 200_000_000
+def test_the_margin_grows_with_what_it_stands_for():
     assert margin_bytes(CARD, "model", 10**9) == 64 * MIB + 30_000_000

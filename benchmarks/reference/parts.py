@@ -1,8 +1,6 @@
-"""Weights that come in parts while a component runs, on the allocator: leaf by leaf or block by block.
+"""Weights that come in parts while a component runs: leaf by leaf or block by block.
 
-Follows accelerate 1.15 `AlignDevicesHook` (hooks.py), which empties the cache with every tensor that it brings
-(`set_module_tensor_to_device`), and diffusers 0.42 hooks/group_offloading.py: with a stream, the next group is brought to the
-side stream's pool before the current one runs (`ModuleGroup.onload_`, `GroupOffloadingHook.pre_forward`).
+Follows accelerate 1.15 `AlignDevicesHook` (hooks.py) and diffusers 0.42 hooks/group_offloading.py.
 """
 
 from __future__ import annotations
@@ -11,8 +9,9 @@ from typing import Protocol
 
 from autotune.records.trace import EventKind, Segment, Trace
 from autotune.simulate.allocator import Allocator
+from autotune.simulate.pieces import parents
 
-__all__ = ["BlockParts", "LeafParts", "Parts", "parents"]
+__all__ = ["BlockParts", "LeafParts", "Parts"]
 
 
 class Parts(Protocol):
@@ -114,9 +113,3 @@ class BlockParts(_Prefetched):
         super().end(allocator)
         for handle in self._held or ():
             allocator.free(handle)
-
-
-def parents(path: str) -> list[str]:
-    """The path and those above it, the innermost first."""
-    steps = path.split(".")
-    return [".".join(steps[:depth]) for depth in range(len(steps), 0, -1)]
