@@ -127,6 +127,18 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         number = self._numbers.get(tensor.untyped_storage()._cdata, _WEIGHT)
         return None if number == _WEIGHT else number
 
+    def mute(self, tensor: torch.Tensor) -> int:
+        """The end of the tensor's storage is not told from now on; the key is for `has_ended`."""
+        key: int = tensor.untyped_storage()._cdata
+        self._numbers[key] = _WEIGHT
+        return key
+
+    def has_ended(self, key: int, number: int) -> bool:
+        """Whether a muted storage is gone; if not, it has its number again, and its end will be told."""
+        if key in self._numbers:
+            self._numbers[key] = number
+        return key not in self._numbers
+
     def new_number(self, size_bytes: int) -> int:
         """A number for a storage that exists on paper only."""
         number, self._next = self._next, self._next + 1

@@ -7,6 +7,7 @@ import pytest
 
 from autotune.records.trace import EventKind
 from autotune.simulate.memory import segment_memory
+from autotune.trace import shortcuts
 from autotune.trace.session import Session
 from autotune.trace.shortcuts import Shortcuts
 from benchmarks.tiny import CALLS, PIPELINES
@@ -77,8 +78,8 @@ def test_copied_tiles_are_as_good_as_traced_ones(family, monkeypatch):
 
 def test_most_of_a_tiled_decode_is_copied(monkeypatch):
     copied = []
-    replay = Shortcuts._replay
-    monkeypatch.setattr(Shortcuts, "_replay", lambda self, *rest: copied.append(1) or replay(self, *rest))
+    again = shortcuts.written_again
+    monkeypatch.setattr(shortcuts, "written_again", lambda *rest: copied.append(1) or again(*rest))
     short = next(s for s in traced("sd", tiled=True).segments if s.component == "vae")
     assert len(copied) >= 5  # of nine tiles in four shapes
     full = next(s for s in traced_in_full("sd", monkeypatch, tiled=True).segments if s.component == "vae")

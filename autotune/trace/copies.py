@@ -1,0 +1,272 @@
+"""One recorded call of a module, and how it is written down again without being made.
+
+A call leaves three things behind: what it returns, what it has written into lists that it was given (the caches of VAEs that
+go from frame to frame), and the ends of tensors that only these lists held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from autotune.records.trace import EventKind
+from autotune.trace.record import Op, Recorder, Tape
+
+__all__ = ["PLAIN", "Before", "Lengths", "Recording", "captured", "lengths", "lists_in", "written_again"]
+
+PLAIN = (int, float, str, bool, type(None), torch.dtype)
+"""Values that are as good as their copies."""
+Lengths = tuple[int, int, int]
+"""Of a tape: its events, operators and attentions."""
+
+
+class _View(NamedTuple):
+    """A tensor that a call leaves behind: a view of a storage that it made, or of an argument's."""
+
+    argument: int | None
+    """Place among the leaves of the arguments of one that has this storage."""
+    number: int
+    """Of the storage, where the call made it."""
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    """In elements; of an argument's storage from where the argument starts."""
+    dtype: torch.dtype
+
+
+class Before(NamedTuple):
+    """What is known of a call's arguments when it is over and they may be gone."""
+
+    storages: Mapping[int, int]
+    """The place of the first leaf with a storage, by the storage's address."""
+    numbers: Mapping[int, int]
+    """The same by the number under which the storage was recorded."""
+    views: Mapping[int, tuple[torch.dtype, int]]
+    """The type and the offset of those leaves."""
+    lists: tuple[list[Any], ...]
+
+    @classmethod
+    def of(cls, leaves: Sequence[Any], lists: Sequence[list[Any]], recorder: Recorder) -> Before:
+        """Of a call that is about to be made."""
+        storages: dict[int, int] = {}
+        numbers: dict[int, int] = {}
+        for place, leaf in enumerate(leaves):
+            if isinstance(leaf, torch.Tensor):
+                storages.setdefault(leaf.untyped_storage()._cdata, place)
+                number = recorder.number_of(leaf)
+                if number is not None:
+                    numbers.setdefault(number, place)
+        views = {place: (leaves[place].dtype, int(leaves[place].storage_offset())) for place in storages.values()}
+        return cls(storages, numbers, views, tuple(lists))
+
+
+class Recording(NamedTuple):
+    """What one call wrote, and what it left behind."""
+
+    path: str
+    events: list[tuple[int, int, int]]
+    ops: list[Op]
+    attentions: list[Any]
+    modules: list[str]
+    starts: Lengths
+    ended: Mapping[int, int]
+    """Storages from before the call that ended in it: the place of a leaf that had them, by number."""
+    kept: Mapping[int, int]
+    """Bytes of storages that it left alive, by number."""
+    outputs: list[Any]
+    spec: TreeSpec
+    written: list[list[Any]]
+    """What is in the lists afterwards."""
+
+
+def lengths(tape: Tape) -> Lengths:
+    """Where the tape is now."""
+    return len(tape.events), len(tape.ops), len(tape.attentions)
+
+
+def lists_in(value: Any) -> Iterator[list[Any]]:
+    """The lists among a call's arguments."""
+    if isinstance(value, list):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        yield from lists_in(item)
+
+
+def captured(
+    path: str, tape: Tape, starts: Lengths, before: Before, output: Any, recorder: Recorder
+) -> Recording | None:
+    """What the call wrote, if it can be written again: all that it leaves alive it returns, or puts into the lists."""
+    events = tape.events[starts[0] :]
+    alive: dict[int, int] = {}
+    ended: dict[int, int] = {}
+    for kind, ref, size in events:
+        if kind == EventKind.ALLOC:
+            alive[ref] = size
+        elif kind == EventKind.FREE and alive.pop(ref, None) is None:
+            if ref not in before.numbers:
+                return None
+            ended[ref] = before.numbers[ref]
+    returned, spec = tree_flatten(output)
+    left = [[_left(leaf, alive, before, recorder) for leaf in leaves] for leaves in (returned, *before.lists)]
+    if any(one is NotImplemented for leaves in left for one in leaves):
+        return None
+    if {one.number for leaves in left for one in leaves if isinstance(one, _View) and one.argument is None} != set(
+        alive
+    ):
+        return None
+    return Recording(
+        path=path,
+        events=events,
+        ops=tape.ops[starts[1] :],
+        attentions=tape.attentions[starts[2] :],
+        modules=list(tape.modules),
+        starts=starts,
+        ended=ended,
+        kept=alive,
+        outputs=left[0],
+        spec=spec,
+        written=left[1:],
+    )
+
+
+def written_again(
+    recording: Recording,
+    path: str,
+    leaves: list[Any],
+    lists: Sequence[list[Any]],
+    recorder: Recorder,
+    mode: FakeTensorMode,
+) -> Any:
+    """Writes the call's events with numbers of their own, and leaves behind what it would have: its output is returned.
+
+    `leaves` is empty afterwards: what only the lists held has ended by then, and that is told where the call ended it.
+    """
+    tape = recorder.tape
+    numbers = {ref: recorder.new_number(size) for ref, size in _born(recording)}
+    old = {ref: _Old.of(leaves[place], recorder) for ref, place in recording.ended.items()}
+    made = _Made(recording, numbers, leaves, recorder)
+    with recorder.pause(), mode:
+        written = [[made.tensor(item) for item in items] for items in recording.written]
+        output = tree_unflatten([made.tensor(item) for item in recording.outputs], recording.spec)
+    del made
+    leaves.clear()
+    start = len(tape.events)
+    for given, items in zip(lists, written, strict=True):
+        given[:] = items
+    others = tape.events[start:]  # ends of which the recorded call knows nothing
+    del tape.events[start:]
+    living = {ref for ref, storage in old.items() if not storage.has_ended(recorder)}
+    numbers |= {ref: storage.number for ref, storage in old.items()}
+    tape.events += _renumbered(recording, path, numbers, living, tape)
+    tape.events += others
+    tape.ops += recording.ops
+    tape.attentions += recording.attentions
+    return output
+
+
+def _born(recording: Recording) -> Iterator[tuple[int, int]]:
+    return ((ref, size) for kind, ref, size in recording.events if kind == EventKind.ALLOC)
+
+
+def _renumbered(
+    recording: Recording, path: str, numbers: Mapping[int, int], living: set[int], tape: Tape
+) -> Iterator[tuple[int, int, int]]:
+    """The recorded events as they are here; `living` are storages that somebody else holds."""
+    op_shift = len(tape.ops) - recording.starts[1]
+    attention_shift = len(tape.attentions) - recording.starts[2]
+    modules: dict[int, int] = {}
+    for kind, ref, size in recording.events:
+        if kind in {EventKind.ALLOC, EventKind.FREE}:
+            if ref not in living:
+                yield kind, numbers[ref], size
+        elif kind == EventKind.OP:
+            yield kind, ref + op_shift, size
+        elif kind in {EventKind.ENTER, EventKind.EXIT}:
+            if ref not in modules:
+                here = path + recording.modules[ref].removeprefix(recording.path)
+                modules[ref] = tape.modules.setdefault(here, len(tape.modules))
+            yield kind, modules[ref], size
+        else:
+            yield kind, ref + attention_shift, size
+
+
+def _left(leaf: Any, alive: Mapping[int, int], before: Before, recorder: Recorder) -> Any:
+    """How to make what was left behind; NotImplemented where that is not known."""
+    if isinstance(leaf, PLAIN):
+        return leaf
+    if not isinstance(leaf, torch.Tensor):
+        return NotImplemented
+    number, argument = recorder.number_of(leaf), before.storages.get(leaf.untyped_storage()._cdata)
+    if number in alive:
+        argument = None  # a storage may have the address of an argument's that is gone
+    elif argument is None or (number is not None and before.numbers.get(number) != argument):
+        return NotImplemented
+    offset = int(leaf.storage_offset())
+    if argument is not None:
+        dtype, first = before.views[argument]
+        if dtype != leaf.dtype:
+            return NotImplemented
+        offset -= first
+    return _View(
+        argument, -1 if number is None else number, tuple(leaf.shape), tuple(leaf.stride()), offset, leaf.dtype
+    )
+
+
+class _Old(NamedTuple):
+    """A storage from before a call that ends in it. Its end is told by hand, so the recorder is not to."""
+
+    key: int
+    number: int
+
+    @classmethod
+    def of(cls, leaf: torch.Tensor, recorder: Recorder) -> _Old:
+        """The storage of an argument."""
+        number = recorder.number_of(leaf)
+        assert number is not None  # it had one when the call was recorded, and calls are told apart by that
+        return cls(recorder.mute(leaf), number)
+
+    def has_ended(self, recorder: Recorder) -> bool:
+        """Whether it is gone; if not, the recorder will tell."""
+        return recorder.has_ended(self.key, self.number)
+
+
+class _Made:
+    """Tensors that are left behind; two views of one storage are two views of one storage, and one view twice is one tensor."""
+
+    def __init__(
+        self, recording: Recording, numbers: Mapping[int, int], leaves: Sequence[Any], recorder: Recorder
+    ) -> None:
+        self._recording, self._numbers, self._leaves, self._recorder = recording, numbers, leaves, recorder
+        self._bases: dict[int, torch.Tensor] = {}
+        self._views: dict[_View, torch.Tensor] = {}
+
+    def tensor(self, item: Any) -> Any:
+        """A view made again; a plain value as it is."""
+        if not isinstance(item, _View):
+            return item
+        if item not in self._views:
+            self._views[item] = self._view(item)
+        return self._views[item]
+
+    def _view(self, view: _View) -> torch.Tensor:
+        geometry = view.shape, view.stride, view.offset
+        if view.argument is not None:
+            leaf: torch.Tensor = self._leaves[view.argument]
+            if (
+                tuple(leaf.shape),
+                tuple(leaf.stride()),
+                leaf.storage_offset(),
+            ) == geometry and leaf.dtype == view.dtype:
+                return leaf
+            return (
+                leaf.view(view.dtype).as_strided(*geometry) if leaf.dtype != view.dtype else leaf.as_strided(*geometry)
+            )
+        if view.number not in self._bases:
+            elements = self._recording.kept[view.number] // view.dtype.itemsize
+            self._bases[view.number] = torch.empty(elements, dtype=view.dtype, device="cpu")
+            self._recorder.bind(self._bases[view.number], self._numbers[view.number])
+        return self._bases[view.number].view(view.dtype).as_strided(*geometry)
