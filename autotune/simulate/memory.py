@@ -130,14 +130,10 @@ def _peak(segment: Segment, live: NDArray[np.int64], temporary: NDArray[np.int64
 
 
 def _open_module(segment: Segment, index: int) -> str:
-    """The innermost module that is being called at this event."""
+    """The innermost module that is being called at this event: the last to be entered at this depth."""
     kinds = segment.kind[: index + 1]
-    closed = 0
-    for event in np.flatnonzero((kinds == EventKind.ENTER) | (kinds == EventKind.EXIT))[::-1]:
-        if kinds[event] == EventKind.EXIT:
-            closed += 1
-        elif closed:
-            closed -= 1
-        else:
-            return segment.modules[int(segment.ref[event])]
-    return segment.component or "the pipeline's own code"
+    entered = kinds == EventKind.ENTER
+    depth = np.cumsum(entered.astype(np.int32) - (kinds == EventKind.EXIT))
+    if not depth[index]:
+        return segment.component or "the pipeline's own code"
+    return segment.modules[int(segment.ref[np.flatnonzero(entered & (depth == depth[index]))[-1]])]

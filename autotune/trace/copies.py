@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from autotune.records.trace import EventKind
@@ -148,8 +149,8 @@ def written_again(
     tape = recorder.tape
     numbers = {ref: recorder.new_number(size) for ref, size in _born(recording)}
     old = {ref: _Old.of(leaves[place], recorder) for ref, place in recording.ended.items()}
-    made = _Made(recording, numbers, leaves, recorder)
-    with recorder.pause(), mode:
+    made = _Made(recording, numbers, leaves, recorder, mode)
+    with _disable_current_modes(), torch._C.DisableTorchFunction():
         written = [[made.tensor(item) for item in items] for items in recording.written]
         output = tree_unflatten([made.tensor(item) for item in recording.outputs], recording.spec)
     del made
@@ -238,9 +239,15 @@ class _Made:
     """Tensors that are left behind; two views of one storage are two views of one storage, and one view twice is one tensor."""
 
     def __init__(
-        self, recording: Recording, numbers: Mapping[int, int], leaves: Sequence[Any], recorder: Recorder
+        self,
+        recording: Recording,
+        numbers: Mapping[int, int],
+        leaves: Sequence[Any],
+        recorder: Recorder,
+        mode: FakeTensorMode,
     ) -> None:
-        self._recording, self._numbers, self._leaves, self._recorder = recording, numbers, leaves, recorder
+        self._recording, self._numbers, self._leaves = recording, numbers, leaves
+        self._recorder, self._mode = recorder, mode
         self._bases: dict[int, torch.Tensor] = {}
         self._views: dict[_View, torch.Tensor] = {}
 
@@ -253,20 +260,17 @@ class _Made:
         return self._views[item]
 
     def _view(self, view: _View) -> torch.Tensor:
-        geometry = view.shape, view.stride, view.offset
+        """Made of a tensor on the meta device, without a way through the dispatcher."""
         if view.argument is not None:
             leaf: torch.Tensor = self._leaves[view.argument]
-            if (
-                tuple(leaf.shape),
-                tuple(leaf.stride()),
-                leaf.storage_offset(),
-            ) == geometry and leaf.dtype == view.dtype:
+            if (tuple(leaf.shape), tuple(leaf.stride()), 0) == (view.shape, view.stride, view.offset):
                 return leaf
-            return (
-                leaf.view(view.dtype).as_strided(*geometry) if leaf.dtype != view.dtype else leaf.as_strided(*geometry)
-            )
-        if view.number not in self._bases:
+            with self._mode:
+                return leaf.as_strided(view.shape, view.stride, leaf.storage_offset() + view.offset)
+        base = self._bases.get(view.number)
+        if base is None:
             elements = self._recording.kept[view.number] // view.dtype.itemsize
-            self._bases[view.number] = torch.empty(elements, dtype=view.dtype, device="cpu")
-            self._recorder.bind(self._bases[view.number], self._numbers[view.number])
-        return self._bases[view.number].view(view.dtype).as_strided(*geometry)
+            base = self._bases[view.number] = torch.empty(elements, dtype=view.dtype, device="meta")
+            self._recorder.bind(base, self._numbers[view.number])
+        meta = base.view(view.dtype).as_strided(view.shape, view.stride, view.offset)
+        return FakeTensor(self._mode, meta, torch.device("cpu"))
