@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["probe"]
 
+_NOT_COMPILED = (
+    "the allocator in C was not built when autotune was installed (is there a C compiler?): memory is replayed in Python, "
+    "with the same answers, and planning takes many times as long"
+)
+
 Calibrate = Annotated[
     bool,
     typer.Option(
@@ -31,11 +36,13 @@ def probe(*, calibrate: Calibrate = False, as_json: AsJson = False) -> None:
     from autotune.flow.speeds import with_speed
     from autotune.probe.gpu import devices, local_device, unsupported
     from autotune.probe.host import host, name_clash
+    from autotune.simulate.heap import IS_COMPILED
 
     cards, here, machine, clash, others = devices(), local_device(), host(), name_clash(), unsupported()
     here = _calibrated(here, silent=as_json) if calibrate else with_speed(here)
     if not as_json:
-        _show(cards, here, machine, [*([clash] if clash else []), *others])
+        slow = () if IS_COMPILED else (_NOT_COMPILED,)
+        _show(cards, here, machine, [*([clash] if clash else []), *others, *slow])
         if calibrate:
             _show_speed(here)
         return
@@ -46,6 +53,7 @@ def probe(*, calibrate: Calibrate = False, as_json: AsJson = False) -> None:
         "host": machine.model_dump(mode="json"),
         "name_clash": clash,
         "unsupported": others,
+        "compiled_allocator": IS_COMPILED,
     }
     if calibrate:
         answer["believed"] = _believed(here).model_dump(mode="json")

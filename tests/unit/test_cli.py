@@ -370,6 +370,13 @@ def test_probe_for_a_person_says_why_there_is_no_card(run, monkeypatch):
     assert "note: torch " in shown
 
 
+def test_probe_says_whether_memory_is_replayed_in_c(run, monkeypatch):
+    for is_compiled in (True, False):
+        monkeypatch.setattr("autotune.simulate.heap.IS_COMPILED", is_compiled)
+        assert answer_of(run("probe", "--json"))["compiled_allocator"] is is_compiled
+        assert ("the allocator in C was not built" in run("probe").stdout) is not is_compiled
+
+
 def test_probe_tells_of_a_name_clash(run, monkeypatch):
     monkeypatch.setattr("autotune.probe.host.name_clash", lambda: "another package supplies autotune")
     assert "note: another package supplies autotune" in run("probe").stdout
