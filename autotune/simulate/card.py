@@ -42,11 +42,6 @@ class Card:
             return NO_ROWS
         return rows_of(Code.FREE, self._slots(name), 0)
 
-    def send_all_but(self, names: frozenset[str]) -> Rows:
-        """Takes the others off, and gives what they held back to the driver."""
-        gone = [self.send(name) for name in list(self._shares) if name not in names]
-        return joined([*gone, rows_of(Code.EMPTY, np.zeros(1, dtype=np.int64), 0)])
-
     def exchange(self, name: str, share: float) -> Rows:
         """Makes each tensor of a component anew in another precision, whose bytes are this share, before the old one goes."""
         if self._shares.get(name, share) == share:

@@ -16,12 +16,12 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple, get_args
 
 from autotune.records.model import Model
-from autotune.records.plan import Plan, group_offload
+from autotune.records.placement import Placement
+from autotune.records.plan import Plan
 from autotune.records.precision import AS_IS, DtypeName
 from autotune.records.trace import Trace
 from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.pieces import parents
-from autotune.simulate.residency import apart, never_waits
 
 __all__ = ["Ram", "undo_bytes", "waiting_ram"]
 
@@ -39,38 +39,28 @@ class Ram(NamedTuple):
     """The part of the peak that is pinned."""
 
 
-def waiting_ram(model: Model, plan: Plan, trace: Trace, settings: Settings | None = None) -> Ram:
+def waiting_ram(placement: Placement, trace: Trace, settings: Settings | None = None) -> Ram:
     """Weights that wait beside a card.
 
     Args:
-        model: roles, and what is never away from the card.
-        plan: decides what waits and how.
+        placement: what waits and how.
         trace: bytes of components, and of the tensors in each.
         settings: how torch rounds pinned memory; its defaults if None.
     """
-    aboard = never_waits(model, plan.offload) - apart(model, plan)
-    waiting = {name: size for name, size in trace.weights.items() if name not in aboard}
-    group = group_offload(plan.offload)
-    if group is None or not group.use_stream:
-        return Ram(sum(waiting.values()))
-    roles = {part.name: part.role for part in model.components}
-    streamed = {
-        name: roles.get(name) for name in waiting if roles.get(name) != "vae" and name not in apart(model, plan)
-    }
+    waiting = {name: size for name, size in trace.weights.items() if not placement.of(name).stays}
+    streamed = [name for name in waiting if placement.of(name).waits == "pinned"]
     limit_bytes = (settings or Settings()).pinned_max_round_bytes
-    groups = {
-        name: _groups(trace, name, by_block=group.offload_type == "block_level" and role != "text_encoder")
-        for name, role in streamed.items()
-    }
+    groups = {name: _groups(trace, name, by_block=placement.of(name).piece == "block") for name in streamed}
     pinned = {name: {key: _rounded(own, limit_bytes) for key, own in each.items()} for name, each in groups.items()}
-    if group.low_cpu_mem_usage:
-        buffers = _kept_bytes(each for component in pinned.values() for each in component.values())
-        return Ram(sum(waiting.values()) + buffers, pinned_bytes=buffers)
-    return _installed(
+    late = [name for name in streamed if placement.of(name).pins_late]
+    buffers = _kept_bytes(group for name in late for group in pinned[name].values())
+    early = [name for name in streamed if name not in late]
+    ram = _installed(
         waiting,
-        copies={name: sum(map(sum, each.values())) for name, each in pinned.items()},
-        replaced={name: sum(map(sum, each.values())) for name, each in groups.items()},
+        copies={name: sum(map(sum, pinned[name].values())) for name in early},
+        replaced={name: sum(map(sum, groups[name].values())) for name in early},
     )
+    return ram._replace(peak_bytes=ram.peak_bytes + buffers, pinned_bytes=ram.pinned_bytes + buffers)
 
 
 def undo_bytes(model: Model, plan: Plan) -> int:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from autotune.records.device import Device
 from autotune.records.estimate import PHASES, Estimate, Phase, PhaseName
 from autotune.records.model import Model
-from autotune.records.plan import EXECUTION_LEVERS, PLAIN, Plan, group_offload
+from autotune.records.placement import Placement, placed
+from autotune.records.plan import EXECUTION_LEVERS, PLAIN, Plan
 from autotune.records.trace import Segment, Trace
 from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.attention import attention_use
@@ -22,7 +23,7 @@ from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
 from autotune.simulate.programs import Programs
 from autotune.simulate.quirks import notes_on, quirks_of
 from autotune.simulate.ram import Ram, undo_bytes, waiting_ram
-from autotune.simulate.residency import Move, Stay, never_waits, residency
+from autotune.simulate.residency import Move, Stay, residency
 from autotune.simulate.steps import over_call_s, steady_s
 from autotune.simulate.streams import Brought, brought
 from autotune.simulate.timeline import Timeline, Usage
@@ -142,7 +143,7 @@ class Replayer:
         reserved_bytes = process_bytes - context_bytes(self._device)
         undo = undo_bytes(self._model, plan) if self._undo else 0
         on_cpu = self._device.kind == "cpu"
-        ram = Ram(process_bytes) if on_cpu else waiting_ram(self._model, plan, trace, self._settings)
+        ram = Ram(process_bytes) if on_cpu else waiting_ram(placed(self._model, plan), trace, self._settings)
         bar = self._latency_bar(plan, phases)
         return Estimate(
             phases=phases,
@@ -182,8 +183,7 @@ class Replayer:
         plan = plan.over(self._found)
         return Timeline(
             self._traces[plan.execution],
-            model=self._model,
-            plan=plan,
+            placement=placed(self._model, plan),
             programs=self._programs,
             attention=plan.attention or _FUSED,
             graphed=graphed,
@@ -199,37 +199,36 @@ class Replayer:
         return self._usages[key]
 
     def _costs(self, trace: Trace, plan: Plan) -> list[_Cost]:
-        stays = residency(self._model, plan, [segment.component for segment in trace.segments])
+        placement = placed(self._model, plan)
+        stays = residency(placement, [segment.component for segment in trace.segments])
         costs: list[_Cost] = []
         live_bytes = 0
         for segment, stay in zip(trace.segments, stays, strict=True):
-            costs.append(self._cost(segment, stay, plan, trace, live_bytes))
+            costs.append(self._cost(segment, stay, placement, plan, trace, live_bytes))
             live_bytes += self._memory_of(segment, trace, plan).net_bytes
-        if plan.offload == "model" and costs:  # `maybe_free_model_hooks` sends back what the call has left on the card
-            left = stays[-1].components - never_waits(self._model, "model")
+        if costs:  # `maybe_free_model_hooks` sends back what the call has left on the card
+            left = [name for name in stays[-1].components if placement.of(name).leaves_at_end]
             back_s = sum(self._move_s(Move("out", name), trace.weights) for name in left)
             costs[-1] = costs[-1]._replace(transfer_s=costs[-1].transfer_s + back_s)
         return costs
 
-    def _cost(self, segment: Segment, stay: Stay, plan: Plan, trace: Trace, live_bytes: int) -> _Cost:
+    def _cost(
+        self, segment: Segment, stay: Stay, placement: Placement, plan: Plan, trace: Trace, live_bytes: int
+    ) -> _Cost:
         """One segment, on top of what is alive when it starts."""
-        name, memory, weights = (
-            segment.component,
-            self._memory_of(segment, trace, plan),
-            trace.weights | segment.weights,
-        )
-        held = {there: weights[there] for there in sorted(stay.components)}
-        if plan.offload == "sequential":
-            held = {other: held.get(other, size) for other, size in trace.resident_buffers.items()}
-        if plan.text_encoders == "cpu" and self._roles.get(name) == "text_encoder":
+        name, berth = segment.component, placement.of(segment.component)
+        memory, weights = self._memory_of(segment, trace, plan), trace.weights | segment.weights
+        buffers = {other: n for other, n in trace.resident_buffers.items() if placement.of(other).keeps_buffers}
+        held = buffers | {there: weights[there] for there in sorted(stay.components)}
+        if berth.waits == "cpu":
             return _Cost(segment, _Moment(held, Peak(0, 0, 0, name), live_bytes), on_host_s(segment), 0.0)
         compute_s = self._compute_s(segment, plan)
         came = Brought(0, memory.peak, 0.0)
-        if name and name not in stay.components and (plan.offload == "sequential" or group_offload(plan.offload)):
+        if berth.streams:
             in_blocks = sum(size for path, size in trace.blocks.items() if path.startswith(f"{name}."))
             came = brought(
-                memory, str(plan.offload), role=self._roles[name], rest_bytes=weights[name] - in_blocks,
-                tensors_per_leaf=self._tensors_per_leaf[name], device=self._device, compute_s=compute_s,
+                memory, berth, rest_bytes=weights[name] - in_blocks, tensors_per_leaf=self._tensors_per_leaf[name],
+                device=self._device, compute_s=compute_s,
             )  # fmt: skip
         if came.base_bytes:
             held[name] = held.get(name, 0) + came.base_bytes

@@ -1,4 +1,4 @@
-"""Weights that come in parts while a component runs: sequential offload by leaf, group offload by leaf or block.
+"""Weights that come in pieces while a component runs: sequential offload by leaf, group offload by leaf or block.
 
 Mirrors accelerate's `AlignDevicesHook` and diffusers' hooks/group_offloading.py: without a stream each part is copied in from
 pageable memory and copied back out; with one it is copied in from pinned memory, the next part ahead, and nothing is copied
@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from autotune.records.device import Device
-from autotune.records.model import Role
-from autotune.records.plan import group_offload
+from autotune.records.placement import Berth
 from autotune.simulate.latency import moved_s
 from autotune.simulate.memory import Granularity, Peak, SegmentMemory
 from autotune.simulate.speed import sustained
@@ -36,40 +35,35 @@ class Brought(NamedTuple):
 
 def brought(
     memory: SegmentMemory,
-    offload: str,
+    berth: Berth,
     *,
-    role: Role,
     rest_bytes: int,
     tensors_per_leaf: float,
     device: Device,
     compute_s: float,
 ) -> Brought:
-    """One call of a component whose weights wait in RAM and come in parts.
+    """One call of a component whose weights wait in RAM and come in pieces.
 
     Args:
         memory: the call's segment on the device.
-        offload: "sequential" or a group offload.
-        role: of the component; text encoders go by leaf and VAEs without a stream (levers/offload.py `group_settings`).
+        berth: how they come.
         rest_bytes: its weights that are in no block.
         tensors_per_leaf: how many tensors a module with weights of its own has.
         device: decides the link.
         compute_s: what transfers may hide behind.
     """
-    group = group_offload(offload)
-    if group is None:
-        leaves = memory.streams["leaf"]
-        tensors = leaves.moves * tensors_per_leaf
-        emptied_s = tensors * sustained(device).release_s if device.kind == "cuda" else 0.0
-        return Brought(0, leaves.peak, moved_s(device, leaves.moved_bytes, tensors=tensors) + emptied_s)
-    by_block = group.offload_type == "block_level" and role != "text_encoder"
-    granularity: Granularity = "block" if by_block else "leaf"
+    granularity: Granularity = "block" if berth.piece == "block" else "leaf"
     stream = memory.streams[granularity]
-    rest = rest_bytes if by_block else 0
-    if not group.use_stream or role == "vae":
+    if berth.empties_cache:
+        tensors = stream.moves * tensors_per_leaf
+        emptied_s = tensors * sustained(device).release_s if device.kind == "cuda" else 0.0
+        return Brought(0, stream.peak, moved_s(device, stream.moved_bytes, tensors=tensors) + emptied_s)
+    rest = rest_bytes if granularity == "block" else 0
+    if not berth.ahead:
         moved = stream.moved_bytes + rest
         there_and_back_s = moved_s(device, moved, hooks=stream.moves) + moved_s(device, moved, back=True)
         return Brought(rest, stream.peak, there_and_back_s)
-    pinned = not group.low_cpu_mem_usage
+    pinned = not berth.pins_late
     copied_s = moved_s(device, stream.moved_bytes, pinned=pinned)
     hidden_s = min(copied_s, compute_s) * _HIDDEN_SHARE[granularity]
     rest_s = moved_s(device, rest, pinned=pinned, hooks=stream.moves)  # the rest has no stream, and each hook waits

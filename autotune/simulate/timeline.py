@@ -13,12 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from autotune.records.estimate import PhaseName
-from autotune.records.model import Model
-from autotune.records.plan import Plan, group_offload
+from autotune.records.placement import Placement
 from autotune.records.trace import Segment, Trace
 from autotune.simulate.allocator_runs import smallest_limit
 from autotune.simulate.card import Card, joined, rows_of
-from autotune.simulate.heap import NO_ROWS, STREAM, Code, Heap, Rows
+from autotune.simulate.heap import STREAM, Code, Heap, Rows
 from autotune.simulate.pieces import Granularity
 from autotune.simulate.programs import Programs, SegmentProgram
 from autotune.simulate.residency import Move, Stay, residency
@@ -65,8 +64,7 @@ class Timeline:
 
     Args:
         trace: the call.
-        model: the pipeline's facts.
-        plan: where weights lie.
+        placement: where weights lie.
         programs: of segments on the card.
         attention: the plan's choice of attention.
         graphed: components that are replayed as CUDA graphs. A graph keeps what its call reserved as long as it lives, and its
@@ -77,15 +75,13 @@ class Timeline:
         self,
         trace: Trace,
         *,
-        model: Model,
-        plan: Plan,
+        placement: Placement,
         programs: Programs,
         attention: str = "sdpa",
         graphed: frozenset[str] = frozenset(),
     ) -> None:
-        self._trace, self._model, self._plan, self._programs = trace, model, plan, programs
-        self._roles = {part.name: part.role for part in model.components}
-        self._stays = residency(model, plan, [segment.component for segment in trace.segments])
+        self._trace, self._placement, self._programs = trace, placement, programs
+        self._stays = residency(placement, [segment.component for segment in trace.segments])
         self._made, self._graphed = programs.of_trace(trace, attention), graphed
 
     def run(self, limit_bytes: int | None = None, *, calls: int = 1) -> Usage:
@@ -116,30 +112,20 @@ class Timeline:
     def _written(self) -> tuple[Rows, list[list[_Stage]]]:
         """What is there before the first call; the first call, and the later ones where they differ from it."""
         card = Card(self._programs, self._trace)
-        start = joined([*(card.bring(name) for name in self._at_the_start()), self._buffers()])
+        whole = [name for name in self._placement.berths if self._placement.of(name).stays]  # as `pipe.to` moves them
+        start = joined([*map(card.bring, whole), self._buffers()])
         before = card.state
         calls = [self._call(card)]
         if card.state != before:
             calls.append(self._call(card))
         return start, calls
 
-    def _at_the_start(self) -> list[str]:
-        """Components that are on the card before the call, in the order in which `pipe.to` moves them."""
-        here: frozenset[str] = frozenset()
-        if self._stays:
-            first = self._stays[0]
-            here = first.components - {move.component for move in first.moves if move.direction == "in"}
-        return [part.name for part in self._model.components if part.name in here]
-
     def _buffers(self) -> Rows:
         """accelerate's `cpu_offload` leaves buffers on the card where a network has parameters of its own."""
-        if self._plan.offload != "sequential":
-            return NO_ROWS
-        found = {
-            n: size for n, size in self._trace.resident_buffers.items() if n not in self._model.excluded_from_offload
-        }
-        slots = [self._programs.slot((name, "buffers")) for name in found]
-        return rows_of(Code.MALLOC, np.array(slots, dtype=np.int64), self._programs.blocks(np.array([*found.values()])))
+        kept = {n: size for n, size in self._trace.resident_buffers.items() if self._placement.of(n).keeps_buffers}
+        slots = [self._programs.slot((name, "buffers")) for name in kept]
+        sizes = self._programs.blocks(np.array([*kept.values()], dtype=np.int64))
+        return rows_of(Code.MALLOC, np.array(slots, dtype=np.int64), sizes)
 
     def _call(self, card: Card) -> list[_Stage]:
         """One call, phase by phase. Peaks count from where the first of a phase's weights arrive."""
@@ -152,11 +138,10 @@ class Timeline:
                 stages[-1][1].extend(out)
             stages[-1][1].extend(card.bring(move.component) for move in stay.moves if move.direction == "in")
             stages[-1][1].extend(self._in_precision(card, made.segment, stay))
-            stages[-1][1].append(self._rows(made, stay))
+            stages[-1][1].append(self._rows(made))
         if stages:
             stages[-1][1].append(self._forgotten())
-            if self._plan.offload == "model":  # pipeline_utils.py `maybe_free_model_hooks`
-                stages[-1][1].append(card.send_all_but(self._stays[0].components))
+            stages[-1][1].append(self._sent_back(card))
         return [_Stage(phase, joined(rows)) for phase, rows in stages]
 
     def _leaving(self, card: Card, move: Move) -> Rows:
@@ -171,24 +156,24 @@ class Timeline:
             for name in stay.components
         ]
 
-    def _rows(self, made: SegmentProgram, stay: Stay) -> Rows:
-        """One segment as it runs under the plan."""
+    def _rows(self, made: SegmentProgram) -> Rows:
+        """One segment as it runs in its place."""
         name = made.segment.component
-        if self._plan.text_encoders == "cpu" and self._roles.get(name) == "text_encoder":
+        berth = self._placement.of(name)
+        if berth.waits == "cpu":
             return _made_outside(made.resident)
         if name in self._graphed:
             return self._graph(name, made.resident)
-        if not name or name in stay.components:
+        if not berth.streams:
             return made.resident
-        if self._plan.offload == "sequential":
-            return self._programs.streamed(made, self._trace, "leaf", stream=0, empties=True)
-        group = group_offload(self._plan.offload)
-        if group is None:
-            return made.resident
-        role = self._roles.get(name)
-        stream = _SIDE_STREAM if group.use_stream and role != "vae" else 0
-        by: Granularity = "block" if group.offload_type == "block_level" and role != "text_encoder" else "leaf"
-        return self._programs.streamed(made, self._trace, by, stream=stream, empties=False)
+        stream = _SIDE_STREAM if berth.ahead else 0
+        by: Granularity = "block" if berth.piece == "block" else "leaf"
+        return self._programs.streamed(made, self._trace, by, stream=stream, empties=berth.empties_cache)
+
+    def _sent_back(self, card: Card) -> Rows:
+        """pipeline_utils.py `maybe_free_model_hooks`."""
+        back = [name for name, berth in self._placement.berths.items() if berth.leaves_at_end]
+        return joined([*map(card.send, back), *([_EMPTY] if back else [])])
 
     def _graph(self, name: str, rows: Rows) -> Rows:
         """A segment in a pool of its own, which is as large as the call needs and stays."""

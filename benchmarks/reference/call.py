@@ -12,12 +12,12 @@ from autotune.records.trace import Segment, Trace
 from autotune.simulate.allocator import Allocator
 from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.quirks import Quirk
-from autotune.simulate.residency import Stay, residency
 from autotune.simulate.timeline import Usage
 from autotune.simulate.workspace import cublas_bytes
 from benchmarks.reference.card import Card
 from benchmarks.reference.events import Instruction, Program, program
 from benchmarks.reference.parts import BlockParts, LeafParts, Parts
+from benchmarks.reference.residency import Stay, residency
 
 __all__ = ["Reference"]
 

@@ -12,6 +12,7 @@ from autotune.flow.job import job_for
 from autotune.flow.recordings import Recordings
 from autotune.levers.offload import group_settings
 from autotune.probe.catalog import card
+from autotune.records.placement import placed
 from autotune.records.plan import LEVERS, Plan
 from autotune.records.workload import Workload
 from autotune.search.space import Space
@@ -71,7 +72,7 @@ def test_copies_stand_beside_the_originals_until_a_component_has_its_hooks(offlo
     traces = Recordings(job, job.largest, job.calls[0]).traces(Space(values=dict.fromkeys(LEVERS, (None,))))
     weights = {name: sum(tensor.nbytes for tensor in _tensors(part)) for name, part in networks(pipe).items()}
     call = traces[Plan().execution].model_copy(update={"weights": weights})  # not in pieces of 512 bytes as on a card
-    said = waiting_ram(job.model, plan, call)
+    said = waiting_ram(placed(job.model, plan), call)
 
     def still_held(copies):
         """Storages that some weight still lies in and that are no copies."""

@@ -10,9 +10,10 @@ from transformers import CLIPConfig, CLIPImageProcessor
 
 from autotune.flow.job import job_for
 from autotune.guard import applying
+from autotune.records.placement import placed
 from autotune.records.plan import Plan
 from autotune.records.trace import EventKind
-from autotune.simulate.residency import Move, model_offload, never_waits, sequential_offload
+from autotune.simulate.residency import Move, residency
 from autotune.trace.session import Session
 from tests.contract.families import CPU, FAMILIES, build, call_of
 from tests.contract.ledger import Call, ComponentLedger, Entry, LeafLedger
@@ -76,13 +77,13 @@ def test_model_offload_moves_components_as_replayed(scene, monkeypatch):
     placed = len(ledger.entries)
     run()
     callers = [segment.component for segment in trace.segments]
-    stays = model_offload(job.model, callers)
+    stays = residency(placed(job.model, Plan(offload="model")), callers)
     hooked = {call.component for call in ledger.calls}
     moves = [Entry(move.direction, move.component) for stay in stays for move in stay.moves]
     present = [Call(who, stay.components) for who, stay in zip(callers, stays, strict=True) if who in hooked]
     assert ledger.entries[placed:][: len(moves)] == moves
     assert ledger.calls == present
-    aboard = never_waits(job.model, "model")
+    aboard = placed(job.model, Plan(offload="model")).resident
     assert {name for name in callers if name} - hooked <= aboard
     assert ledger.present == aboard
 
@@ -92,7 +93,7 @@ def test_sequential_offload_moves_leaves_as_replayed(scene, monkeypatch):
     applying.apply(pipe, Plan(offload="sequential"), device=CPU, workload=job.largest)
     ledger = LeafLedger(pipe, monkeypatch)
     run()
-    stays = sequential_offload(job.model, [segment.component for segment in trace.segments])
+    stays = residency(placed(job.model, Plan(offload="sequential")), [segment.component for segment in trace.segments])
     expected = [
         Entry("in" if kind == EventKind.ENTER else "out", segment.modules[ref], int(size))
         for segment, stay in zip(trace.segments, stays, strict=True)
@@ -109,7 +110,7 @@ def test_a_component_outside_the_order_stays(monkeypatch):
     pipe = with_controlnet()
     job = job_for(pipe, device=CPU, workload=call_for("controlnet"), example=None, calls=1, undo=True)
     callers = ["text_encoder", "controlnet", "unet", "controlnet", "unet", "vae"]
-    stays = model_offload(job.model, callers)
+    stays = residency(placed(job.model, Plan(offload="model")), callers)
     assert stays[1].moves == (Move("in", "controlnet"),)
     assert stays[3].moves == ()
     assert stays[5].components == {"controlnet", "vae"}

@@ -355,7 +355,8 @@ def test_probe_json_without_a_card(run, monkeypatch):
     monkeypatch.setattr(gpu, "_nvml", lambda: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     answer = answer_of(run("probe", "--json"))
-    assert set(answer) == {"autotune", "devices", "used", "host", "name_clash", "unsupported"}
+    told = {"autotune", "devices", "used", "host", "name_clash", "unsupported", "compiled_allocator"}
+    assert set(answer) == told
     assert answer["devices"] == []
     assert answer["used"]["kind"] == "cpu"
     assert answer["host"]["packages"]["diffusers"]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotune.records.placement import placed
 from autotune.records.plan import Plan
 from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.ram import Ram, waiting_ram
@@ -24,7 +25,7 @@ FACTS = model(*WEIGHTS)
 
 
 def ram(offload, *, facts=FACTS, settings=None, **changes):
-    return waiting_ram(facts, Plan(offload=offload, **changes), CALL, settings)
+    return waiting_ram(placed(facts, Plan(offload=offload, **changes)), CALL, settings)
 
 
 @pytest.mark.parametrize("offload", ["model", "sequential", "group:block", "group:leaf"])
@@ -46,7 +47,7 @@ def test_by_leaf_everything_is_pinned_but_a_vae():
 def test_the_peak_may_be_at_a_component_before_the_last():
     call = CALL.model_copy(update={"tensors": {"text_encoder.a": (8000,), "unet.a": (100,)}, "blocks": {}})
     call = call.model_copy(update={"weights": {"text_encoder": 8000, "unet": 100}})
-    peak = waiting_ram(model("text_encoder", "unet"), Plan(offload="group:leaf+stream"), call)
+    peak = waiting_ram(placed(model("text_encoder", "unet"), Plan(offload="group:leaf+stream")), call)
     assert peak == Ram(8000 + 8192 + 100, installing_bytes=8100 - 128, pinned_bytes=8192)
 
 
@@ -86,7 +87,7 @@ OFFLOADS = (
 def test_never_less_than_the_weights_nor_more_than_three_times(offload, tensors):
     weights = {name: sum(sum(own) for path, own in tensors.items() if path.split(".")[0] == name) for name in WEIGHTS}
     call = CALL.model_copy(update={"weights": weights, "tensors": tensors})
-    found = waiting_ram(FACTS, Plan(offload=offload), call)
+    found = waiting_ram(placed(FACTS, Plan(offload=offload)), call)
     total = 0 if offload == "none" else sum(weights.values())
     assert total <= found.peak_bytes <= 3 * total
     assert found.installing_bytes <= sum(weights.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from autotune.records.placement import placed
 from autotune.records.plan import Plan
 from autotune.records.trace import EventKind, OpClass
 from autotune.simulate.allocator import OutOfMemory
@@ -48,8 +49,7 @@ FACTS = model(*WEIGHTS, sequence=ORDER)
 def timeline(offload="none", call=CALL, **options):
     return Timeline(
         call,
-        model=FACTS,
-        plan=Plan(offload=offload),
+        placement=placed(FACTS, Plan(offload=offload)),
         programs=Programs(CARD),
         **options,
     )
@@ -86,7 +86,7 @@ def test_sequential_offload_keeps_little_reserved():
     facts = model("unet", sequence=("unet",))
 
     def reserved(offload):
-        one = Timeline(big, model=facts, plan=Plan(offload=offload), programs=Programs(CARD))
+        one = Timeline(big, placement=placed(facts, Plan(offload=offload)), programs=Programs(CARD))
         return one.run().peak_reserved_bytes
 
     assert reserved("sequential") == (40 + 30) * MIB  # the second comes before the first's segment is given back
@@ -100,7 +100,7 @@ def test_reserved_counts_segments():
 
 def test_the_first_product_takes_the_workspace_for_good():
     product = trace(segment(ops=(op(OpClass.GEMM),), turn=0), weights={"unet": 512})
-    one = Timeline(product, model=model("unet"), plan=Plan(), programs=Programs(CARD))
+    one = Timeline(product, placement=placed(model("unet"), Plan()), programs=Programs(CARD))
     assert one.run().peak_allocated_bytes == one.run(calls=2).peak_allocated_bytes == 512 + cublas_bytes(CARD)
 
 
@@ -129,7 +129,7 @@ def test_the_smallest_limit_is_enough_and_no_less_is():
         segment((ALLOC, 0, 12 * MIB), (FREE, 0, 12 * MIB), (ALLOC, 1, 30 * MIB), (FREE, 1, 30 * MIB), turn=0),
         weights={"unet": 10 * MIB},
     )
-    one = Timeline(call, model=model("unet"), plan=Plan(), programs=Programs(CARD))
+    one = Timeline(call, placement=placed(model("unet"), Plan()), programs=Programs(CARD))
     assert one.run().peak_reserved_bytes == 52 * MIB
     assert one.smallest_limit() == 40 * MIB  # the cached 12 MiB are given back
     with pytest.raises(OutOfMemory):
