@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autotune.errors import PlanError
 from autotune.flow.job import Job
 from autotune.flow.recordings import Recordings
 from autotune.levers.base import Subject
 from autotune.levers.engine import ORDER, check
 from autotune.levers.precisions import Precisions, as_found, precisions
+from autotune.records.costs import Costs
 from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate, Front
 from autotune.records.model import DenoiserFacts
@@ -22,7 +26,7 @@ from autotune.records.trace import Trace
 from autotune.records.values import typed
 from autotune.records.workload import Workload
 from autotune.search.space import Space
-from autotune.search.study import estimated, search
+from autotune.search.study import Pricing, estimated, search
 from autotune.simulate.replay import Replayer
 
 __all__ = [
@@ -65,14 +69,16 @@ def front_of(
         space = _running(space, recordings, traces)
         replayers = _replayers(job, recordings, traces)
         named = () if "dtype" in fixed else _named(job, recordings, space, choice.named)
-    found = search(space, _worst(replayers), progress=lambda done, total: job.tell("searching", done, total))
+    found = search(
+        space, _worst(replayers), _least(replayers), progress=lambda done, total: job.tell("searching", done, total)
+    )
     usual = estimated(_usual_plans(space), _worst(replayers))
     return Front(
         model=job.model.name,
         device=job.device,
         workload=_of_largest(job, recordings).made,
         candidates=tuple(map(_with_kernels, found.front)),
-        searched=len(found.evaluated),
+        searched=found.searched,
         denoisers=dict(subject.denoisers),
         usual=tuple(usual),
         named=named,
@@ -118,7 +124,7 @@ def _named(
         return ()
     narrow = _running(narrow, recordings, traces)
     replayers = _replayers(job, recordings, traces)
-    return tuple(map(_with_kernels, search(narrow, _worst(replayers)).front))
+    return tuple(map(_with_kernels, search(narrow, _worst(replayers), _least(replayers)).front))
 
 
 def _caution(job: Job, choice: Precisions, fixed: Mapping[str, Any]) -> str:
@@ -243,6 +249,15 @@ def _worst(replayers: Sequence[Replayer]) -> Callable[[Sequence[Plan]], list[Est
         return [_largest(several) for several in zip(*(replayer(plans) for replayer in replayers), strict=True)]
 
     return worst
+
+
+def _least(replayers: Sequence[Replayer]) -> Pricing:
+    """What plans cost at least."""
+
+    def least(values: Mapping[str, Sequence[Any]], codes: NDArray[np.int64]) -> Costs:
+        return Costs.least([replayer.costs(values, codes) for replayer in replayers])
+
+    return least
 
 
 def _with_kernels(candidate: Candidate) -> Candidate:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from autotune.records.front import Candidate
-from autotune.records.plan import LEVERS, Plan
+from autotune.records.plan import LEVERS
 from autotune.records.rules import conflict
 from autotune.search.space import Space
 from autotune.units import duration, size
 
-__all__ = ["objectives", "pareto", "with_reasons"]
+__all__ = ["COMPARED", "Neighbours", "among", "objectives", "pareto", "with_reasons"]
 
 # Plans this close in time are equal: measurements of one plan differ by as much.
 _EQUAL_SHARE = 0.01
 _EQUAL_S = 0.05
-_COMPARED = 3  # other values that a reason compares with: those nearest in time
+COMPARED = 3
+"""Other values that a reason compares with: those nearest in time."""
+Neighbours = Callable[[str], Mapping[Any, Candidate]]
+"""By lever: candidates that differ from one in that lever alone, by its value."""
 
 
 def objectives(candidate: Candidate) -> tuple[float, float, float, int]:
@@ -51,27 +54,41 @@ def _beats(one: Candidate, other: Candidate) -> bool:
     return no_worse and a[2] <= b[2] + max(_EQUAL_SHARE * b[2], _EQUAL_S)
 
 
-def with_reasons(candidate: Candidate, evaluated: Mapping[tuple[Any, ...], Candidate], space: Space) -> Candidate:
+def among(evaluated: Iterable[Candidate]) -> Callable[[Candidate], Neighbours]:
+    """Neighbours of a candidate among these."""
+    by_values = {tuple(one.plan.values.values()): one for one in evaluated}
+
+    def of(candidate: Candidate) -> Neighbours:
+        def neighbours(lever: str) -> dict[Any, Candidate]:
+            place = LEVERS.index(lever)
+            own = tuple(candidate.plan.values.values())
+            rest = own[:place], own[place + 1 :]
+            alike = {key[place]: one for key, one in by_values.items() if (key[:place], key[place + 1 :]) == rest}
+            return {value: one for value, one in alike.items() if value != own[place]}
+
+        return neighbours
+
+    return of
+
+
+def with_reasons(candidate: Candidate, neighbours: Neighbours, space: Space) -> Candidate:
     """The candidate with a reason for each lever: what its value gains and costs against the nearest other."""
-    reasons = {name: _reason(name, candidate, evaluated, space) for name in space.values}
+    reasons = {name: _reason(name, candidate, neighbours, space) for name in space.values}
     return candidate.model_copy(update={"plan": candidate.plan.model_copy(update={"reasons": reasons})})
 
 
-def _reason(name: str, candidate: Candidate, evaluated: Mapping[tuple[Any, ...], Candidate], space: Space) -> str:
+def _reason(name: str, candidate: Candidate, neighbours: Neighbours, space: Space) -> str:
     """The figures beside those of the nearest other values; where each of those is refused, why."""
-    values, own = space.values[name], getattr(candidate.plan, name)
-    others = [value for value in values if value != own]
+    others = [value for value in space.values[name] if value != getattr(candidate.plan, name)]
     if not others:
         return space.reasons.get(name, "fixed by the caller")
-    plans = {value: candidate.plan.model_copy(update={name: value}) for value in others}
-    known = {value: evaluated[_values(plan)] for value, plan in plans.items() if _values(plan) in evaluated}
+    known = neighbours(name)
     if not known:
-        refusals = dict.fromkeys(
-            rule.reason for plan in plans.values() if (rule := conflict(plan, space.found)) is not None
-        )
+        plans = [candidate.plan.model_copy(update={name: value}) for value in others]
+        refusals = dict.fromkeys(rule.reason for plan in plans if (rule := conflict(plan, space.found)) is not None)
         return "; ".join(refusals) or "other values were not looked at"
     nearest = sorted(known, key=lambda value: abs(known[value].estimate.latency_s - candidate.estimate.latency_s))
-    return "; ".join(_compared(value, candidate, known[value]) for value in nearest[:_COMPARED])
+    return "; ".join(_compared(value, candidate, known[value]) for value in nearest[:COMPARED])
 
 
 def _compared(value: Any, candidate: Candidate, other: Candidate) -> str:
@@ -88,7 +105,3 @@ def _compared(value: Any, candidate: Candidate, other: Candidate) -> str:
     shown = "what was found" if value is None else value
     said = ", ".join(parts) or ("no difference, and simpler" if simpler else "no difference")
     return f"against {shown}: {said}"
-
-
-def _values(plan: Plan) -> tuple[Any, ...]:
-    return tuple(plan.values[name] for name in LEVERS)

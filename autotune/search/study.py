@@ -7,14 +7,18 @@ storages) can be used on a front.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from autotune.records.estimate import Estimate
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.records.costs import Costs
 from autotune.records.front import Candidate
 from autotune.records.plan import LEVERS, Plan
 from autotune.records.precision import Precision
-from autotune.search.front import objectives, pareto, with_reasons
+from autotune.search.exact import Estimator, Known, Progress, undominated
+from autotune.search.front import COMPARED, Neighbours, among, objectives, pareto, with_reasons
+from autotune.search.grid import Grid
 from autotune.search.space import Space
 
 if TYPE_CHECKING:
@@ -22,11 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Found", "estimated", "search", "to_study"]
 
-Estimator = Callable[[Sequence[Plan]], list[Estimate]]
-Progress = Callable[[int, int], None]
+Pricing = Callable[[Mapping[str, Sequence[Any]], NDArray[np.int64]], Costs]
 
-_BATCH = 256
-_ENUMERABLE = 20_000  # at some 50 us a replayed plan: one second
+_ENUMERABLE = 1_000_000  # rows of a grid: a second, and some hundred MB
 _PROPOSALS = 2_000
 _SEED = 0
 
@@ -38,32 +40,58 @@ class Found(NamedTuple):
     """The plans nobody beats, with reasons, from the fastest to the smallest."""
     evaluated: tuple[Candidate, ...]
     """Every plan that was estimated."""
+    searched: int
+    """How many plans there were to choose from."""
 
 
 def search(
     space: Space,
     estimate: Estimator,
+    costs: Pricing | None = None,
     *,
     enumerable: int = _ENUMERABLE,
     proposals: int = _PROPOSALS,
     progress: Progress | None = None,
 ) -> Found:
-    """Estimates the whole space, or what Optuna proposes of it, and keeps the Pareto front.
+    """The Pareto front of the whole space, or of what Optuna proposes of it.
 
     Args:
         space: the plans worth looking at.
         estimate: one estimate for each plan of a batch.
+        costs: what plans cost at least, so that not all have to be estimated; without it they are.
         enumerable: above this size Optuna proposes.
         proposals: how many plans it may propose.
         progress: called with plans done and plans in all.
     """
-    if space.size <= enumerable:
-        evaluated = _enumerate(space.plans(), space.size, estimate, progress)
+    if space.size > enumerable:
+        return _proposed(space, estimate, proposals, progress)
+    grid = Grid(space)
+    known = Known(grid, estimate)
+    if costs is None:
+        known.estimate_all(progress)
+        latency_s = np.array([known[row].estimate.latency_s for row in range(len(grid))])
     else:
-        evaluated = _propose(space, estimate, proposals, progress)
-    by_values = {_key(candidate.plan): candidate for candidate in evaluated}
-    front = tuple(with_reasons(candidate, by_values, space) for candidate in pareto(evaluated))
-    return Found(front, tuple(evaluated))
+        least = costs(space.values, grid.codes)
+        undominated(grid, least, known, progress=progress)
+        latency_s = least.latency_s
+    evaluated = tuple(known.made.values())
+    rows = {candidate.plan.id: row for row, candidate in known.made.items()}
+    front = [
+        with_reasons(candidate, _beside(rows[candidate.plan.id], grid, known, latency_s), space)
+        for candidate in pareto(evaluated)
+    ]
+    return Found(tuple(front), evaluated, len(grid))
+
+
+def _beside(row: int, grid: Grid, known: Known, latency_s: NDArray[np.float64]) -> Neighbours:
+    """The plans nearest in time that differ in one lever. Not all are estimated yet."""
+
+    def neighbours(lever: str) -> dict[Any, Candidate]:
+        rows = grid.beside(row, lever)
+        nearest = sorted(rows, key=lambda value: abs(latency_s[rows[value]] - latency_s[row]))
+        return {value: known[rows[value]] for value in nearest[:COMPARED]}
+
+    return neighbours
 
 
 def to_study(
@@ -113,14 +141,11 @@ def estimated(plans: Sequence[Plan], estimate: Estimator) -> list[Candidate]:
     return [Candidate(plan=p, estimate=e) for p, e in zip(plans, estimate(plans), strict=True)]
 
 
-def _enumerate(plans: Iterable[Plan], total: int, estimate: Estimator, progress: Progress | None) -> list[Candidate]:
-    evaluated: list[Candidate] = []
-    remaining = iter(plans)
-    while batch := list(islice(remaining, _BATCH)):
-        evaluated += estimated(batch, estimate)
-        if progress:
-            progress(len(evaluated), total)
-    return evaluated
+def _proposed(space: Space, estimate: Estimator, proposals: int, progress: Progress | None) -> Found:
+    evaluated = _propose(space, estimate, proposals, progress)
+    beside = among(evaluated)
+    front = tuple(with_reasons(candidate, beside(candidate), space) for candidate in pareto(evaluated))
+    return Found(front, tuple(evaluated), len(evaluated))
 
 
 def _propose(space: Space, estimate: Estimator, proposals: int, progress: Progress | None) -> list[Candidate]:

@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.records.costs import Costs
 from autotune.records.device import Device
 from autotune.records.estimate import PHASES, Estimate, Phase, PhaseName
 from autotune.records.model import Model
@@ -17,15 +21,16 @@ from autotune.records.plan import EXECUTION_LEVERS, PLAIN, Plan
 from autotune.records.trace import Segment, Trace
 from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.attention import attention_use
-from autotune.simulate.latency import Code, moved_s, on_host_s, segment_time, setup_s
+from autotune.simulate.costs import CostTable
+from autotune.simulate.latency import Code, setup_s
 from autotune.simulate.margins import Bar, latency_bar, margin_bytes
-from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
+from autotune.simulate.memory import Peak
 from autotune.simulate.programs import Programs
 from autotune.simulate.quirks import notes_on, quirks_of
 from autotune.simulate.ram import Ram, undo_bytes, waiting_ram
-from autotune.simulate.residency import Move, Stay, residency
+from autotune.simulate.residency import Move, residency
+from autotune.simulate.segments import Run, Segments
 from autotune.simulate.steps import over_call_s, steady_s
-from autotune.simulate.streams import Brought, brought
 from autotune.simulate.timeline import Timeline, Usage
 from autotune.simulate.untraced import completed, unknown_bytes
 from autotune.simulate.workspace import context_bytes
@@ -111,13 +116,7 @@ class Replayer:
         self._model, self._device, self._steps, self._undo = model, device, steps, undo
         self._code, self._settings = code or {}, settings
         self._torch_version, self._quirks = torch_version, quirks_of(device, torch_version)
-        self._roles = {part.name: part.role for part in model.components}
-        self._memory: dict[tuple[int, str], SegmentMemory] = {}
-        tensors = next(iter(self._traces.values())).tensors
-        leaves = {name: [own for path, own in tensors.items() if path.split(".")[0] == name] for name in self._roles}
-        self._tensors = {name: sum(map(len, owned)) for name, owned in leaves.items()}
-        self._tensors_per_leaf = {name: self._tensors[name] / max(1, len(owned)) for name, owned in leaves.items()}
-        self._seconds: dict[tuple[int, bool, str, Code], float] = {}
+        self._segments = Segments(device, self._quirks, next(iter(self._traces.values())))
         self._programs = Programs(device, self._quirks, settings)
         self._usages: dict[tuple[object, ...], Usage] = {}
         chosen = EXECUTION_LEVERS.index("attention")
@@ -178,6 +177,22 @@ class Replayer:
         parts = tuple(f"{name} could not be traced ({why}): weights only" for name, why in trace.untraced.items())
         return parts + notes_on(trace, self._quirks, self._torch_version)
 
+    def costs(self, values: Mapping[str, Sequence[object]], codes: NDArray[np.int64]) -> Costs:
+        """What each of many plans costs at least: `values` by lever, and in `codes` which of them each plan has,
+        shape `(plans, levers)`."""
+        return CostTable(
+            self._traces,
+            self._segments,
+            model=self._model,
+            device=self._device,
+            steps=self._steps,
+            undo=self._undo,
+            found=self._found,
+            code=self._code,
+            settings=self._settings,
+            fused=_FUSED,
+        )(values, codes)
+
     def timeline(self, plan: Plan, *, graphed: frozenset[str] = frozenset()) -> Timeline:
         """The plan's call, to be run on an allocator; see `Timeline` for `graphed`."""
         plan = plan.over(self._found)
@@ -204,43 +219,29 @@ class Replayer:
         costs: list[_Cost] = []
         live_bytes = 0
         for segment, stay in zip(trace.segments, stays, strict=True):
-            costs.append(self._cost(segment, stay, placement, plan, trace, live_bytes))
-            live_bytes += self._memory_of(segment, trace, plan).net_bytes
+            run = self._run(segment, trace, placement, plan)
+            weights = trace.weights | segment.weights
+            held = {there: weights[there] for there in sorted(stay.components)}
+            held |= {other: n for other, n in trace.resident_buffers.items() if placement.of(other).keeps_buffers}
+            if run.rest_bytes:
+                held[segment.component] = held.get(segment.component, 0) + run.rest_bytes
+            moved_s = sum(self._move_s(move, weights) for move in stay.moves)
+            costs.append(_Cost(segment, _Moment(held, run.peak, live_bytes), run.compute_s, moved_s + run.transfer_s))
+            live_bytes += run.net_bytes
         if costs:  # `maybe_free_model_hooks` sends back what the call has left on the card
             left = [name for name in stays[-1].components if placement.of(name).leaves_at_end]
             back_s = sum(self._move_s(Move("out", name), trace.weights) for name in left)
             costs[-1] = costs[-1]._replace(transfer_s=costs[-1].transfer_s + back_s)
         return costs
 
-    def _cost(
-        self, segment: Segment, stay: Stay, placement: Placement, plan: Plan, trace: Trace, live_bytes: int
-    ) -> _Cost:
-        """One segment, on top of what is alive when it starts."""
-        name, berth = segment.component, placement.of(segment.component)
-        memory, weights = self._memory_of(segment, trace, plan), trace.weights | segment.weights
-        buffers = {other: n for other, n in trace.resident_buffers.items() if placement.of(other).keeps_buffers}
-        held = buffers | {there: weights[there] for there in sorted(stay.components)}
-        if berth.waits == "cpu":
-            return _Cost(segment, _Moment(held, Peak(0, 0, 0, name), live_bytes), on_host_s(segment), 0.0)
-        compute_s = self._compute_s(segment, plan)
-        came = Brought(0, memory.peak, 0.0)
-        if berth.streams:
-            in_blocks = sum(size for path, size in trace.blocks.items() if path.startswith(f"{name}."))
-            came = brought(
-                memory, berth, rest_bytes=weights[name] - in_blocks, tensors_per_leaf=self._tensors_per_leaf[name],
-                device=self._device, compute_s=compute_s,
-            )  # fmt: skip
-        if came.base_bytes:
-            held[name] = held.get(name, 0) + came.base_bytes
-        moment = _Moment(held, came.peak, live_bytes)
-        return _Cost(segment, moment, compute_s, self._transfer_s(stay, weights) + came.exposed_s)
-
-    def _transfer_s(self, stay: Stay, weights: Mapping[str, int]) -> float:
-        return sum(self._move_s(move, weights) for move in stay.moves)
+    def _run(self, segment: Segment, trace: Trace, placement: Placement, plan: Plan) -> Run:
+        planned: Code = plan.compile or "none" if segment.component in self._model.denoisers else "none"
+        code = self._code.get(segment.component, planned)
+        attention, berth = plan.attention or _FUSED, placement.of(segment.component)
+        return self._segments.run(segment, trace, berth, tf32=bool(plan.tf32), attention=attention, code=code)
 
     def _move_s(self, move: Move, weights: Mapping[str, int]) -> float:
-        tensors, is_out = self._tensors[move.component], move.direction == "out"
-        return moved_s(self._device, weights[move.component], back=is_out, tensors=tensors)
+        return self._segments.moved_s(move.component, weights[move.component], back=move.direction == "out")
 
     def _phase(self, name: PhaseName, costs: list[_Cost], trace: Trace, usage: Usage | None) -> Phase:
         mine = [cost for cost in costs if cost.segment.phase == name]
@@ -265,20 +266,3 @@ class Replayer:
             moment=top.peak.module,
             components={part: size for part, size in held.items() if size},
         )
-
-    def _memory_of(self, segment: Segment, trace: Trace, plan: Plan) -> SegmentMemory:
-        attention = plan.attention or _FUSED
-        key = (id(segment), attention)
-        if key not in self._memory:
-            self._memory[key] = segment_memory(segment, self._device, trace.blocks, attention, self._quirks)
-        return self._memory[key]
-
-    def _compute_s(self, segment: Segment, plan: Plan) -> float:
-        planned: Code = plan.compile or "none" if segment.component in self._model.denoisers else "none"
-        code = self._code.get(segment.component, planned)
-        attention, tf32 = plan.attention or _FUSED, bool(plan.tf32)
-        key = (id(segment), tf32, attention, code)
-        if key not in self._seconds:
-            timing = segment_time(segment, self._device, tf32=tf32, attention=attention, code=code)
-            self._seconds[key] = timing.compute_s
-        return self._seconds[key]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.records.plan import Plan
-from autotune.search.front import objectives, pareto, with_reasons
+from autotune.search.front import among, objectives, pareto, with_reasons
 from autotune.search.space import Space
 from tests.unit.handmade import candidate
 
@@ -81,8 +81,8 @@ def test_each_lever_has_a_reason():
             Plan(dtype="float16", offload="model"), process_bytes=3 * 10**9, host_ram_bytes=10**9, latency_s=12.0
         ),
     ]
-    evaluated = {tuple(c.plan.values.values()): c for c in (resident, *others)}
-    assert with_reasons(resident, evaluated, space).plan.reasons == {
+    beside = among((resident, *others))
+    assert with_reasons(resident, beside(resident), space).plan.reasons == {
         "dtype": "against what was found: 4.00 GB less VRAM, 20.0 s faster",
         "offload": "against model: 1.00 GB more VRAM, 2.0 s faster, 1.00 GB less RAM",
         "tf32": "the card has none",
@@ -92,7 +92,7 @@ def test_each_lever_has_a_reason():
 def test_a_value_the_caller_fixed_says_so_and_one_that_nothing_was_compared_with_too():
     one = candidate(Plan(dtype="float16"))
     kept = Space(values={"dtype": ("float16",), "offload": (None, "model")}, reasons={"offload": "weights can wait"})
-    reasons = with_reasons(one, {}, kept).plan.reasons
+    reasons = with_reasons(one, among([])(one), kept).plan.reasons
     assert reasons == {"dtype": "fixed by the caller", "offload": "other values were not looked at"}
 
 
@@ -100,17 +100,17 @@ def test_a_value_without_alternatives_says_what_refuses_them():
     """Never why the lever has no further values, such as that only a UNet is traced."""
     one = candidate(Plan(offload="sequential"))
     space = Space(values={"compile": (None, "blocks")}, reasons={"compile": "only a UNet is traced"})
-    assert "breaks its graph" in with_reasons(one, {}, space).plan.reasons["compile"]
+    assert "breaks its graph" in with_reasons(one, among([])(one), space).plan.reasons["compile"]
 
 
 def test_only_the_simpler_of_two_equal_plans_is_called_simpler():
     space = Space(values={"batch_split": (None, 2)})
     whole, split = candidate(Plan(), latency_s=10.0), candidate(Plan(batch_split=2), latency_s=10.001)
-    evaluated = {tuple(c.plan.values.values()): c for c in (whole, split)}
-    assert with_reasons(whole, evaluated, space).plan.reasons == {
+    beside = among((whole, split))
+    assert with_reasons(whole, beside(whole), space).plan.reasons == {
         "batch_split": "against 2: no difference, and simpler"
     }
-    assert with_reasons(split, evaluated, space).plan.reasons == {
+    assert with_reasons(split, beside(split), space).plan.reasons == {
         "batch_split": "against what was found: no difference"
     }
 
@@ -119,5 +119,5 @@ def test_reasons_tell_what_is_needed_margin_included():
     space = Space(values={"offload": (None, "model")})
     sure = candidate(Plan(), process_bytes=4 * 10**9, margin_bytes=10**8, latency_s=1.0)
     unsure = candidate(Plan(offload="model"), process_bytes=3 * 10**9, margin_bytes=2 * 10**9, latency_s=1.0)
-    evaluated = {tuple(c.plan.values.values()): c for c in (sure, unsure)}
-    assert with_reasons(sure, evaluated, space).plan.reasons == {"offload": "against model: 900 MB less VRAM"}
+    beside = among((sure, unsure))
+    assert with_reasons(sure, beside(sure), space).plan.reasons == {"offload": "against model: 900 MB less VRAM"}
