@@ -7,7 +7,6 @@ at least, cannot be on the front, and is not estimated.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -66,11 +65,10 @@ def undominated(grid: Grid, costs: Costs, known: Known, *, progress: Progress | 
     order = np.lexsort((levers, ranks, costs.setup_s, costs.ram_bytes, costs.needed_bytes, costs.latency_s))
     there = _There(len(order))
     for done, row in enumerate(order.tolist()):
-        least = (costs.needed_bytes[row], costs.ram_bytes[row], costs.latency_s[row], costs.setup_s[row], ranks[row])
-        if not there.dominates(least, int(levers[row])):
-            candidate = known[row]
-            needed, ram, latency_s, rank = objectives(candidate)
-            there.add((needed, ram, latency_s, candidate.estimate.setup_s, rank), int(levers[row]))
+        least = costs.needed_bytes[row], costs.ram_bytes[row], costs.setup_s[row], ranks[row], costs.latency_s[row]
+        if not there.dominates((*least, levers[row], row)):
+            needed, ram, latency_s, rank = objectives(known[row])
+            there.add((needed, ram, known[row].estimate.setup_s, rank, latency_s, levers[row], row))
         if progress and (done + 1) % _BATCH == 0:
             progress(done + 1, len(order))
     if progress:
@@ -79,23 +77,23 @@ def undominated(grid: Grid, costs: Costs, known: Known, *, progress: Progress | 
 
 
 class _There:
-    """What was estimated, as rows of what is minimised."""
+    """What was estimated: bytes of VRAM and RAM, seconds of setup, loss of quality, seconds; levers that are set, and the row."""
 
     def __init__(self, most: int) -> None:
-        self._rows = np.empty((most, 5))
-        self._levers = np.empty(most, dtype=np.int64)
+        self._rows = np.empty((most, 7))
         self._count = 0
 
-    def add(self, row: tuple[Any, ...], levers: int) -> None:
+    def add(self, row: tuple[float, ...]) -> None:
         """One more."""
-        self._rows[self._count], self._levers[self._count] = row, levers
+        self._rows[self._count] = row
         self._count += 1
 
-    def dominates(self, least: tuple[Any, ...], levers: int) -> bool:
-        """Whether one of them is nowhere worse than something that costs at least so much, and better or simpler."""
+    def dominates(self, least: tuple[float, ...]) -> bool:
+        """Whether one of them is nowhere worse than a plan that costs at least so much, and comes before it on a front: with
+        less of anything but time, else with fewer levers, else sooner."""
         rows = self._rows[: self._count]
-        no_worse = (rows <= least).all(axis=1)
-        if not no_worse.any():
-            return False
-        better = (rows[no_worse] < least).any(axis=1) | (self._levers[: self._count][no_worse] <= levers)
-        return bool(better.any())
+        rows = rows[(rows[:, :5] <= least[:5]).all(axis=1)]
+        if (rows[:, :4] < least[:4]).any():
+            return True
+        seconds, levers, number = least[4:]
+        return any((row[5], row[4], row[6]) < (levers, seconds, number) for row in rows.tolist())

@@ -74,7 +74,7 @@ def search(
         least = costs(space.values, grid.codes)
         undominated(grid, least, known, progress=progress)
         latency_s = least.latency_s
-    evaluated = tuple(known.made.values())
+    evaluated = tuple(known.made[row] for row in sorted(known.made))
     rows = {candidate.plan.id: row for row, candidate in known.made.items()}
     front = [
         with_reasons(candidate, _beside(rows[candidate.plan.id], grid, known, latency_s), space)

@@ -7,7 +7,7 @@ a sum of the same kind; what the allocator reserves is never less.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,9 @@ from autotune.records.model import Model
 from autotune.records.placement import Berth, Placement, placed
 from autotune.records.plan import EXECUTION_LEVERS, Plan
 from autotune.records.trace import Segment, Trace
-from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.latency import Code, setup_s
 from autotune.simulate.margins import margin_bytes
-from autotune.simulate.ram import undo_bytes, waiting_ram
+from autotune.simulate.ram import Ram, undo_bytes
 from autotune.simulate.residency import residency
 from autotune.simulate.segments import Segments
 from autotune.simulate.steps import over_call_s
@@ -50,13 +49,12 @@ class CostTable:
         undo: bool,
         found: Plan,
         code: Mapping[str, Code],
-        settings: Settings | None,
+        ram: Callable[[Placement, Trace], Ram],
         fused: str,
     ) -> None:
         self._traces, self._segments, self._model, self._device = traces, segments, model, device
         self._steps, self._undo, self._found, self._code = steps, undo, found, code
-        self._settings, self._fused = settings, fused
-        self._waiting: dict[Any, int] = {}
+        self._ram, self._fused = ram, fused
 
     def __call__(self, values: Mapping[str, Sequence[Any]], codes: _Ints) -> Costs:
         """Costs of the plans.
@@ -177,11 +175,7 @@ class CostTable:
         undo = undo_bytes(self._model, plan) if self._undo else 0
         if self._device.kind == "cpu":
             return process_bytes + undo
-        key = plan.dtype, placement.model_dump_json()
-        if key not in self._waiting:
-            trace = self._traces[plan.execution]
-            self._waiting[key] = waiting_ram(placement, trace, self._settings).peak_bytes
-        return self._waiting[key] + undo
+        return self._ram(placement, self._traces[plan.execution]).peak_bytes + undo
 
     def _attention_of(self, plan: Plan) -> str:
         return plan.attention or self._fused

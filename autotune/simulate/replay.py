@@ -119,6 +119,7 @@ class Replayer:
         self._segments = Segments(device, self._quirks, next(iter(self._traces.values())))
         self._programs = Programs(device, self._quirks, settings)
         self._usages: dict[tuple[object, ...], Usage] = {}
+        self._rams: dict[tuple[object, ...], Ram] = {}
         chosen = EXECUTION_LEVERS.index("attention")
         self._attention = {
             key: attention_use(trace, device, str(key[chosen] or _FUSED)) for key, trace in self._traces.items()
@@ -142,7 +143,7 @@ class Replayer:
         reserved_bytes = process_bytes - context_bytes(self._device)
         undo = undo_bytes(self._model, plan) if self._undo else 0
         on_cpu = self._device.kind == "cpu"
-        ram = Ram(process_bytes) if on_cpu else waiting_ram(placed(self._model, plan), trace, self._settings)
+        ram = Ram(process_bytes) if on_cpu else self._ram(placed(self._model, plan), trace)
         bar = self._latency_bar(plan, phases)
         return Estimate(
             phases=phases,
@@ -189,7 +190,7 @@ class Replayer:
             undo=self._undo,
             found=self._found,
             code=self._code,
-            settings=self._settings,
+            ram=self._ram,
             fused=_FUSED,
         )(values, codes)
 
@@ -203,6 +204,12 @@ class Replayer:
             attention=plan.attention or _FUSED,
             graphed=graphed,
         )
+
+    def _ram(self, placement: Placement, trace: Trace) -> Ram:
+        key = (id(trace.tensors), *placement.berths.values())  # traces of one precision share what they know of weights
+        if key not in self._rams:
+            self._rams[key] = waiting_ram(placement, trace, self._settings)
+        return self._rams[key]
 
     def _usage(self, plan: Plan) -> Usage | None:
         """What the allocator says; None on the CPU, which has none."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 from functools import cache
 
+import numpy as np
 import pytest
 
 from autotune.flow.planning import space_of
 from autotune.flow.recordings import Recordings
 from autotune.records.plan import EXECUTION_LEVERS
+from autotune.search.grid import Grid
 from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.replay import Replayer
 from benchmarks.reference.call import Reference
-from tests.contract.families import CARD, FAMILIES, build, job
+from tests.contract.families import CARD, CPU, FAMILIES, build, job
 
 SETTINGS = {
     "defaults": None,
@@ -57,6 +59,28 @@ def test_both_counts_agree(family, settings):
         for calls in (1, 2):
             assert timeline.run(calls=calls) == reference.run(calls=calls), plan.changes
     assert len(placements) > 5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_costs_are_those_of_the_estimates_and_bytes_no_more(family):
+    """Seconds and RAM are added up another way; what is live is a lower bound of what is reserved."""
+    model, space, traces = recorded(family)
+    space = space.model_copy(
+        update={"values": space.values | {"compile": (None, "blocks"), "tf32": (None, False, True)}}
+    )
+    for device in (CARD, CPU):
+        replayer = Replayer(traces, model=model, device=device, found=space.found, steps=7, undo=True)
+        grid = Grid(space)
+        estimates, costs = (
+            replayer([grid.plan(row) for row in range(len(grid))]),
+            replayer.costs(space.values, grid.codes),
+        )
+        assert costs.latency_s == pytest.approx([one.latency_s for one in estimates])
+        assert costs.ram_bytes.tolist() == [one.host_ram_bytes for one in estimates]
+        assert costs.setup_s.tolist() == [one.setup_s for one in estimates]
+        needed = np.array([one.needed_bytes for one in estimates])
+        assert (costs.needed_bytes <= needed).all()
+        assert device.kind == "cuda" or (costs.needed_bytes == needed).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
