@@ -77,7 +77,7 @@ def undominated(grid: Grid, costs: Costs, known: Known, *, progress: Progress | 
 
 
 class _There:
-    """What was estimated: bytes of VRAM and RAM, seconds of setup, loss of quality, seconds; levers that are set, and the row."""
+    """What was estimated: bytes of VRAM and RAM, seconds of setup, loss of quality, seconds, levers that are set, the row."""
 
     def __init__(self, most: int) -> None:
         self._rows = np.empty((most, 7))
