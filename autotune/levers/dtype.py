@@ -269,7 +269,7 @@ def _is_kept(path: str, patterns: Sequence[str]) -> bool:
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     with torch.no_grad():
-        cast = tensor.detach().to(dtype)
+        cast = tensor.to(dtype)
     if isinstance(tensor, torch.nn.Parameter):
         return torch.nn.Parameter(cast, requires_grad=tensor.requires_grad)
     return cast
