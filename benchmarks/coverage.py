@@ -24,9 +24,9 @@ from autotune.upstream.port import parameters_of
 from autotune.zoo.build import build, quiet
 from autotune.zoo.card_call import card_call
 from autotune.zoo.recipes import names, recipes
-from benchmarks.coverage_classes import CLASSES, Known, shrunk
+from benchmarks.coverage_classes import CLASSES, shrunk
 
-__all__ = ["TABLE", "Row", "kept", "rows", "table", "traced"]
+__all__ = ["TABLE", "Row", "kept", "rows", "small_job", "table", "traced"]
 
 TABLE = Path(__file__).parents[1] / "docs" / "coverage.md"
 EDGE_PX, FRAMES = 256, 9
@@ -58,7 +58,7 @@ def traced(name: str) -> Row:
     of = known.relative if known else recipes()[name].pipeline_class or ""
     try:
         with quiet():
-            job = _of_class(known) if known else _of_zoo(name)
+            job = small_job(name)
             recordings = Recordings(job, job.largest, job.calls[0])
             trace = recordings.whole()
     except AutotuneError as error:
@@ -68,21 +68,19 @@ def traced(name: str) -> Row:
     return Row(name, of, recordings.made.label, "; ".join(reasons))
 
 
-def _of_zoo(name: str) -> Job:
-    """The model in its card's call, small."""
-    recipe = recipes()[name]
-    return _small(build(recipe), card_call(recipe))
+def small_job(name: str, *, frames: int = FRAMES) -> Job:
+    """A small call of a zoo model as its card recommends, or of a class, shrunk."""
+    if name not in _KNOWN:
+        recipe = recipes()[name]
+        return _small(build(recipe), card_call(recipe), frames)
+    pipe = shrunk(_KNOWN[name])
+    return _small(pipe, Workload(steps=STEPS if "num_inference_steps" in parameters_of(pipe) else None), frames)
 
 
-def _of_class(known: Known) -> Job:
-    pipe = shrunk(known)
-    return _small(pipe, Workload(steps=STEPS if "num_inference_steps" in parameters_of(pipe) else None))
-
-
-def _small(pipe: Any, usual: Workload) -> Job:
+def _small(pipe: Any, usual: Workload, frames: int) -> Job:
     parameters = parameters_of(pipe)
     edge_px = EDGE_PX if {"height", "width"} <= parameters.keys() or needs_image(pipe) else None
-    small = Workload(height=edge_px, width=edge_px, frames=FRAMES if "num_frames" in parameters else None)
+    small = Workload(height=edge_px, width=edge_px, frames=frames if "num_frames" in parameters else None)
     return job_for(pipe, device=cpu_device(), workload=small, defaults=usual, example=None, calls=1, undo=False)
 
 

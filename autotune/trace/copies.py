@@ -7,7 +7,7 @@ go from frame to frame), and the ends of tensors that only these lists held.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -17,12 +17,13 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from autotune.records.trace import EventKind
 from autotune.trace.record import Op, Recorder, Tape
 
-__all__ = ["PLAIN", "Before", "Lengths", "Recording", "captured", "lengths", "lists_in", "written_again"]
+__all__ = ["PLAIN", "Before", "Lengths", "Recording", "captured", "holders_in", "lengths", "written_again"]
 
 PLAIN = (int, float, str, bool, type(None), torch.dtype)
 """Values that are as good as their copies."""
 Lengths = tuple[int, int, int]
 """Of a tape: its events, operators and attentions."""
+_H = TypeVar("_H", list[Any], dict[Any, Any])
 
 
 class _View(NamedTuple):
@@ -49,9 +50,11 @@ class Before(NamedTuple):
     views: Mapping[int, tuple[torch.dtype, int]]
     """The type and the offset of those leaves."""
     lists: tuple[list[Any], ...]
+    dicts: tuple[tuple[dict[Any, Any], tuple[Any, ...]], ...]
+    """Each with what it holds, by identity."""
 
     @classmethod
-    def of(cls, leaves: Sequence[Any], lists: Sequence[list[Any]], recorder: Recorder) -> Before:
+    def of(cls, leaves: Sequence[Any], arguments: Any, recorder: Recorder) -> Before:
         """Of a call that is about to be made."""
         storages: dict[int, int] = {}
         numbers: dict[int, int] = {}
@@ -62,7 +65,8 @@ class Before(NamedTuple):
                 if number is not None:
                     numbers.setdefault(number, place)
         views = {place: (leaves[place].dtype, int(leaves[place].storage_offset())) for place in storages.values()}
-        return cls(storages, numbers, views, tuple(lists))
+        dicts = tuple((one, _held(one)) for one in holders_in(arguments, dict))
+        return cls(storages, numbers, views, tuple(holders_in(arguments, list)), dicts)
 
 
 class Recording(NamedTuple):
@@ -89,12 +93,12 @@ def lengths(tape: Tape) -> Lengths:
     return len(tape.events), len(tape.ops), len(tape.attentions)
 
 
-def lists_in(value: Any) -> Iterator[list[Any]]:
-    """The lists among a call's arguments."""
-    if isinstance(value, list):
+def holders_in(value: Any, kind: type[_H]) -> Iterator[_H]:
+    """The lists, or dictionaries, among a call's arguments."""
+    if isinstance(value, kind):
         yield value
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
-        yield from lists_in(item)
+        yield from holders_in(item, kind)
 
 
 def captured(
@@ -113,7 +117,9 @@ def captured(
             ended[ref] = before.numbers[ref]
     returned, spec = tree_flatten(output)
     left = [[_left(leaf, alive, before, recorder) for leaf in leaves] for leaves in (returned, *before.lists)]
-    if any(one is NotImplemented for leaves in left for one in leaves):
+    if any(one is NotImplemented for leaves in left for one in leaves) or any(
+        _held(d) != was for d, was in before.dicts
+    ):
         return None
     if {one.number for leaves in left for one in leaves if isinstance(one, _View) and one.argument is None} != set(
         alive
@@ -193,6 +199,10 @@ def _renumbered(
             yield kind, modules[ref], size
         else:
             yield kind, ref + attention_shift, size
+
+
+def _held(dictionary: dict[Any, Any]) -> tuple[Any, ...]:
+    return tuple((key, id(value)) for key, value in dictionary.items())
 
 
 def _left(leaf: Any, alive: Mapping[int, int], before: Before, recorder: Recorder) -> Any:

@@ -17,7 +17,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import TreeSpec, tree_flatten
 
-from autotune.trace.copies import PLAIN, Before, Recording, captured, lengths, lists_in, written_again
+from autotune.trace.copies import PLAIN, Before, Recording, captured, holders_in, lengths, written_again
 from autotune.trace.record import Recorder
 
 __all__ = ["Shortcuts"]
@@ -44,7 +44,7 @@ class Shortcuts:
         @functools.wraps(forward)
         def shortened(*args: Any, **kwargs: Any) -> Any:
             leaves, spec = tree_flatten((args, kwargs))
-            lists = list(lists_in((args, kwargs)))
+            lists = list(holders_in((args, kwargs), list))
             key = self._key(module, leaves, spec, lists)
             if key is None or recorder.paused:
                 del leaves  # a call may drop what is in its lists
@@ -52,12 +52,14 @@ class Shortcuts:
             recording = self._seen.get(key)
             if recording is not None:
                 return written_again(recording, path, leaves, lists, recorder, self._mode)
-            before = Before.of(leaves, lists, recorder)
+            before = Before.of(leaves, (args, kwargs), recorder)
             del leaves
             tape, starts = recorder.tape, lengths(recorder.tape)
             output = forward(*args, **kwargs)
             if key not in self._seen and tape is recorder.tape:
-                self._seen[key] = captured(path, tape, starts, before, output, recorder)
+                kept = captured(path, tape, starts, before, output, recorder)
+                unchanged = self._signatures.get(id(module)) == hash(_signature(module))
+                self._seen[key] = kept if unchanged else None
             return output
 
         module.__dict__["forward"] = shortened
