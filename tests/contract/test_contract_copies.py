@@ -17,7 +17,6 @@ OTHERS = (
     "CogVideoXPipeline",
     "HunyuanVideoPipeline",
     "LTXPipeline",
-    "StableVideoDiffusionPipeline",
 )
 CLASSES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 COLUMNS = ("kind", "size", "op_class", "op_dtype", "op_flops", "op_bytes", "op_kernels", "op_conv_bytes")
