@@ -50,7 +50,7 @@ class Recordings:
         self.refused: dict[tuple[str, Any], str] = {}
         self.computed: tuple[int, int, int | None] | None = None
         self._job, self._call = job, call
-        self._session = Session(job.pipe, denoisers=job.model.denoisers)
+        self._session = Session(job.pipe, denoisers=job.model.denoisers, on_card=job.device.kind == "cuda")
         self._whole: dict[Precision | None, Trace] = {}
         self._touched: dict[tuple[str, str], bool] = {}
         self._twin = Subject(self._session.twin, job.device, workload)

@@ -129,19 +129,20 @@ def _place(subject: Subject, value: str, device: torch.device) -> None:
         elif value == "none" or not groups.groupable(part):
             part.to(device)
         else:
-            groups.group(part, device, **group_settings(name, value))
+            groups.group(part, device, **group_settings(name, part, value))
 
 
-def group_settings(name: str, value: str) -> dict[str, Any]:
+def group_settings(name: str, part: torch.nn.Module, value: str) -> dict[str, Any]:
     """Arguments of `apply_group_offloading` for one component.
 
-    Text encoders have no list of blocks of their own, so they go by leaf; a VAE gets no stream: the order of its layers is
-    learned at the first call, and with tiles that call is not like the others (modeling_utils.py enable_group_offload).
+    Text encoders have no list of blocks of their own and some VAEs name none, so they go by leaf; a VAE gets no stream: the order
+    of its layers is learned at the first call, and with tiles that call is not like the others (modeling_utils.py
+    enable_group_offload).
     """
     chosen: GroupOffload = group_offload(value) or GroupOffload("leaf_level", False, False, False)
     role = role_named(name)
     settings = chosen._asdict()
-    if role == "text_encoder":
+    if role == "text_encoder" or not groups.groupable_by_block(part):
         settings["offload_type"] = "leaf_level"
     if role == "vae":
         settings |= {"use_stream": False, "record_stream": False, "low_cpu_mem_usage": False}

@@ -151,6 +151,7 @@ def _capabilities(part: Any) -> set[str]:
         "weight_norm": internals.uses_weight_norm(part),
         "repeated_blocks": bool(internals.named_blocks(part)),
         "group_offload": groups.groupable(part),
+        "group_offload_by_block": groups.groupable_by_block(part),
     }
     return {name for name, present in asked.items() if present}
 

@@ -221,6 +221,9 @@ def _grouped(chosen: GroupOffload, where: str, *, apart: bool) -> _Part:
     branches = []
     if level == block and not apart:
         branches.append(('name.startswith("text_encoder")', leaf + also, "these have no list of blocks of their own"))
+    if level == block:
+        test = 'hasattr(part, "decode") and not getattr(part, "_group_offload_block_modules", None)'
+        branches.append((test, leaf, "what is in no block comes with forward, which nobody calls"))
     if on:
         branches.append(('name in ("vae", "vqvae", "movq")', level, "no stream: tiles change the order of its layers"))
     lines = [f"    settings = {{{level}{also}}}"]

@@ -120,9 +120,11 @@ def _swapped(model: Model, name: str) -> Berth:
 
 
 def _grouped(group: GroupOffload, part: Component) -> Berth:
-    """Text encoders have no list of blocks of their own, so they go by leaf; a VAE gets no stream: the order of its layers is
-    learned at the first call, and with tiles that call is not like the others (modeling_utils.py enable_group_offload)."""
+    """Text encoders have no list of blocks of their own and some VAEs name none, so they go by leaf; a VAE gets no stream: the
+    order of its layers is learned at the first call, and with tiles that call is not like the others (modeling_utils.py
+    enable_group_offload)."""
     by_block = group.offload_type == "block_level" and part.role != "text_encoder"
+    by_block = by_block and "group_offload_by_block" in part.capabilities
     piece: Piece = "block" if by_block else "leaf"
     if not group.use_stream or part.role == "vae":
         return Berth(waits="ram", piece=piece)

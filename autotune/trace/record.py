@@ -26,6 +26,7 @@ __all__ = ["Op", "Recorder", "Tape"]
 Op = tuple[int, int, float, float, int, tuple[int, int, int]]
 """A kernel: its class, type, FLOPs, bytes moved, launches, and a convolution's bytes (`Segment.op_conv_bytes`)."""
 
+_GROUP_NORM, _CLONE = torch.ops.aten.native_group_norm.default, torch.ops.aten.clone.default
 _WEIGHT = -1
 _NO_CONVOLUTION = (0, 0, 0)
 
@@ -67,10 +68,18 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A dispatch mode that records storages coming and going, operators, and module boundaries.
 
     `tape` is the segment being written. Storages of weights are known beforehand: a view of one is no new storage.
+
+    Args:
+        on_card: whether what runs on a card is recorded, where group norms want and make NCHW (native/group_norm.cpp), or on
+            the CPU, where they keep the order that they are given.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_card: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._on_card = on_card
+        # Of the last convolution. In networks that are NCHW a fake view of one sample (after a VAE's attention) has the strides of
+        # NHWC and hands them on, where a real one has a first stride of its own and the next upsampling makes it NCHW.
+        self._is_nhwc = False
         self.tape = Tape()
         self.paused = False
         self._numbers: dict[int, int] = {}
@@ -165,6 +174,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is _GROUP_NORM and self._on_card and self._is_nhwc and not args[0].is_contiguous():
+            copy = self.__torch_dispatch__(_CLONE, types, args[:1], {"memory_format": torch.contiguous_format})
+            return self.__torch_dispatch__(func, types, (copy, *args[1:]), kwargs)
         out = func(*args, **kwargs)
         if self.paused:
             return out
@@ -190,8 +202,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         flops = kind.flops(*args, **kwargs, out_val=out) if kind.flops else 0
         conv_bytes, op_class = _NO_CONVOLUTION, kind.op_class
         if op_class == OpClass.CONV:
+            self._is_nhwc = _is_nhwc(args[1]) or (self._is_nhwc and max(args[1].shape[2:], default=1) == 1)
             if _is_nhwc(args[1]):
                 op_class = OpClass.CONV_NHWC
+                if not args[0].is_contiguous(memory_format=torch.channels_last):  # cuDNN's binding copies it into that order
+                    conv_bytes = (_bytes(args[0]), 0, 0)
             elif max(args[1].shape[2:], default=1) > 1:
                 op_class = OpClass.CONV_3D if args[1].dim() == 5 else OpClass.CONV
                 conv_bytes = (_bytes(args[0]), sum(map(_bytes, outputs)), _bytes(args[1]))
@@ -205,6 +220,6 @@ def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.itemsize
 
 
-def _is_nhwc(weight: torch.Tensor) -> bool:
+def _is_nhwc(tensor: torch.Tensor) -> bool:
     """Strictly channels-last: a 1x1 weight is in both orders at once."""
-    return weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()

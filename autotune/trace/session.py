@@ -66,13 +66,14 @@ class Session:
     Args:
         pipe: a `DiffusionPipeline`; it is only read.
         denoisers: names of the components that are called once or more in each denoising step.
+        on_card: whether the call is for a card.
 
     `twin` may be changed between recordings by the levers that change what is executed.
     """
 
-    def __init__(self, pipe: Any, *, denoisers: frozenset[str]) -> None:
+    def __init__(self, pipe: Any, *, denoisers: frozenset[str], on_card: bool = False) -> None:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
-        self._recorder = Recorder()
+        self._recorder = Recorder(on_card=on_card)
         self._shortcuts = Shortcuts(self._recorder, self._mode)
         self._denoisers = denoisers
         self._depth = 0

@@ -19,6 +19,7 @@ __all__ = [
     "group",
     "group_config",
     "groupable",
+    "groupable_by_block",
     "hook_registries",
     "named_groups",
     "regroup",
@@ -59,6 +60,12 @@ def group_config(part: torch.nn.Module) -> Any:
 def groupable(part: torch.nn.Module) -> bool:
     """Whether diffusers can group-offload the network (modeling_utils.py `_supports_group_offloading`)."""
     return bool(getattr(part, "_supports_group_offloading", True)) and not uses_weight_norm(part)
+
+
+def groupable_by_block(part: torch.nn.Module) -> bool:
+    """Whether all of its weights come when it is grouped by block. What lies in no list of blocks comes with the network's own
+    forward, which nobody calls on an autoencoder: pipelines call `decode` (hooks/group_offloading.py, the unmatched group)."""
+    return groupable(part) and (not hasattr(part, "decode") or bool(named_groups(part)))
 
 
 def named_groups(part: torch.nn.Module) -> frozenset[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from autotune.errors import AutotuneError
 from autotune.units import duration
+from benchmarks.gpu.again import again
 from benchmarks.gpu.calibration import calibration
 from benchmarks.gpu.calls import Calls
 from benchmarks.gpu.card import Card
@@ -40,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _asked(arguments)
     logging.getLogger("autotune").addHandler(logging.NullHandler())
     try:
-        _run(asked.out, asked.minutes, asked.models, asked.device)
+        if asked.again:
+            show(again(asked.again))
+        else:
+            _run(asked.out, asked.minutes, asked.models, asked.device)
     except (AutotuneError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -49,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results.json is written")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path, metavar="DIR", help="where results.json is written")
+    where.add_argument("--again", type=Path, metavar="FILE", help="predict results.json anew; needs no card")
     parser.add_argument("--minutes", type=float, default=_MINUTES, help="no part begins later (default: %(default)g)")
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="zoo names, or tiny-sd and its like")
     parser.add_argument("--device", help='"cuda", "cuda:1" or "cpu"; the current card if not given')

@@ -15,6 +15,7 @@ from autotune.records.device import Device
 from autotune.records.estimate import Estimate
 from autotune.records.plan import LEVERS, Plan
 from autotune.search.space import Space
+from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.replay import Replayer
 from autotune.simulate.timeline import Usage
 from autotune.simulate.workspace import context_bytes
@@ -25,7 +26,7 @@ from benchmarks.gpu.models import Loaded, require_room
 from benchmarks.gpu.results import Found
 from benchmarks.gpu.seconds import Predictions, Timed, compared, timed, warm
 
-__all__ = ["CALLS", "Calls"]
+__all__ = ["CALLS", "Calls", "predicted", "recordings_of"]
 
 CALLS = ("first", "steady")
 """The first call after a plan was applied, and the next one: what the first left in the cache is reserved then."""
@@ -48,7 +49,7 @@ class Calls:
         plan = setting.plan_for(job.largest)
         found |= {"model": self._loaded.name, "setting": setting.label, "plan": plan.changes, "batch": setting.batch}
         found |= {"workload": job.largest.label, "weights_bytes": self._loaded.weights_bytes}
-        found["predicted"], estimate, again = _predicted(job, recordings, plan)
+        found["predicted"], estimate, again = predicted(job, recordings, plan)
         found |= {"measured": {}, "seconds": {}}
         self._predictions.add(found["seconds"], estimate, again)
         self._measure(job, plan, found["measured"], found["seconds"])
@@ -61,11 +62,7 @@ class Calls:
 
     def _recordings(self, batch: int) -> tuple[Job, Recordings]:
         if batch not in self._recorded:
-            workload = self._loaded.workload.model_copy(update={"batch": batch})
-            job = job_for(
-                self._loaded.pipe, device=self._card.device, workload=workload, example=None, calls=1, undo=True
-            )
-            self._recorded[batch] = job, Recordings(job, job.largest, job.calls[0])
+            self._recorded[batch] = recordings_of(self._loaded, self._card.device, batch)
         return self._recorded[batch]
 
     def _measure(self, job: Job, plan: Plan, measured: Found, seconds: Found | None) -> None:
@@ -117,7 +114,18 @@ class Calls:
         return found, call
 
 
-def _predicted(job: Job, recordings: Recordings, plan: Plan) -> tuple[Found, Estimate, Callable[[Device], Estimate]]:
+def recordings_of(loaded: Loaded, device: Device, batch: int, *, torch: str | None = None) -> tuple[Job, Recordings]:
+    """The model's call with that many images on a device that need not be here; there, this version of torch runs."""
+    workload = loaded.workload.model_copy(update={"batch": batch})
+    settings = None if torch is None else Settings()
+    job = job_for(
+        loaded.pipe, device=device, workload=workload, example=None, calls=1, undo=True, allocator=settings,
+        torch_version=torch,
+    )  # fmt: skip
+    return job, Recordings(job, job.largest, job.calls[0])
+
+
+def predicted(job: Job, recordings: Recordings, plan: Plan) -> tuple[Found, Estimate, Callable[[Device], Estimate]]:
     """Bytes of both calls, the estimate, and how to have its seconds for another device, without holding the pipeline."""
     start_s = time.perf_counter()
     with collecting_no_garbage():

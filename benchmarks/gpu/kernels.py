@@ -126,7 +126,7 @@ def _convolve(card: Card, one: _Convolution, dtype: str, layout: str, row: Found
     bytes_of = (image.nbytes, out_bytes, weight.nbytes)
     copied = layout == "NCHW" and one.kernel > 1
     row |= dict(zip(("input_bytes", "output_bytes", "weight_bytes"), bytes_of, strict=True))
-    foreseen = conv_workspace_bytes(card.device, dtype, np.array([bytes_of]), is_3d=np.array([not flat]))
+    foreseen = conv_workspace_bytes(card.device, dtype, np.array([bytes_of]))
     row["predicted_bytes"] = int(foreseen[0]) if copied else 0
     row["measured_bytes"] = card.held_bytes(run)
 

@@ -42,14 +42,14 @@ class Loaded(NamedTuple):
     weights_bytes: int
 
 
-def load(name: str) -> Loaded:
-    """The pipeline of that name, as `model_name` gives it.
+def load(name: str, *, weights: bool = True) -> Loaded:
+    """The pipeline of that name, as `model_name` gives it; one of the zoo without `weights` is on the meta device.
 
     Raises:
         AutotuneError: it does not fit into RAM.
     """
     with quiet():
-        return _tiny(name) if name.startswith(_TINY) else _of_the_zoo(name)
+        return _tiny(name) if name.startswith(_TINY) else _of_the_zoo(name, weights=weights)
 
 
 def model_name(name: str) -> str:
@@ -96,13 +96,14 @@ def _tiny_ones() -> Any:
         return tiny
 
 
-def _of_the_zoo(name: str) -> Loaded:
+def _of_the_zoo(name: str, *, weights: bool) -> Loaded:
     recipe = recipes()[name]
     published = common({part.dtype for part in recipe.components})
     parameters = sum(part.parameters for part in recipe.components)
-    require_room(parameters * _HALF_BYTES, why=f"{name} with weights")
+    if weights:
+        require_room(parameters * _HALF_BYTES, why=f"{name} with weights")
     pipe = build(recipe, dtype="bfloat16" if published == "bfloat16" else "float16")
-    for part in networks(pipe).values():
+    for part in networks(pipe).values() if weights else ():
         _give_weights(part)
     return Loaded(name, pipe, Workload(steps=_STEPS), sum(map(_weights_bytes, networks(pipe).values())))
 

@@ -87,7 +87,7 @@ def test_copies_stand_beside_the_originals_until_a_component_has_its_hooks(offlo
     pinning = Pinning(still_held)
     with pinning:
         for name, part in networks(pipe).items():
-            settings = group_settings(name, offload)
+            settings = group_settings(name, part, offload)
             if not settings["use_stream"]:
                 continue  # as it was
             config = group_offloading.GroupOffloadingConfig(

@@ -124,7 +124,7 @@ def model(
             class_name="Network",
             parameters=1,
             bytes_by_dtype={"float32": fp32_bytes},
-            capabilities=() if name in ungroupable else ("group_offload",),
+            capabilities=() if name in ungroupable else ("group_offload", "group_offload_by_block"),
         )
         for name in names
     )

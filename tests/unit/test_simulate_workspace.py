@@ -15,8 +15,6 @@ from autotune.simulate.workspace import (
 from autotune.units import GIB, MIB
 from tests.unit.handmade import CARD, CPU, card
 
-PLANE = np.array([False])
-
 
 @pytest.mark.parametrize(
     ("capability", "context_mib", "cublas_kib"),
@@ -25,19 +23,20 @@ PLANE = np.array([False])
         ((7, 5), 396, 8320),
         ((8, 6), 396, 8320),
         ((8, 9), 396, 8320),
-        ((9, 0), 544, 32768),
-        ((12, 0), 544, 32768),
+        ((9, 0), 772, 32768),
+        ((12, 0), 772, 32768),
     ],
 )
 def test_context_and_cublas(capability, context_mib, cublas_kib):
     assert context_bytes(card(capability)) == context_mib * MIB
-    assert bare_context_bytes(card(capability)) == (context_mib - 96) * MIB  # kernels are loaded as they are used
+    kernels_mib = 254 if capability >= (9, 0) else 96  # they are loaded as they are used
+    assert bare_context_bytes(card(capability)) == (context_mib - kernels_mib) * MIB
     assert cublas_bytes(card(capability)) == cublas_kib * 1024
 
 
 def test_the_cpu_has_none_of_it():
     assert context_bytes(CPU) == bare_context_bytes(CPU) == cublas_bytes(CPU) == 0
-    assert conv_workspace_bytes(CPU, "float32", np.array([[100, 200, 30]]), is_3d=PLANE).tolist() == [0]
+    assert conv_workspace_bytes(CPU, "float32", np.array([[100, 200, 30]])).tolist() == [0]
     assert margin_bytes(CPU, "none", 10**9) == 30_000_000
 
 
@@ -49,19 +48,19 @@ def test_the_cpu_has_none_of_it():
         ((7, 5), "float16", 100 + 200 + 30),
         ((7, 0), "float16", 200 + 30),
         ((8, 0), "float32", 200 + 30),
+        ((9, 0), "float32", 100 + 200 + 30),
         ((6, 1), "float16", 2 * (100 + 200) + 225),
         ((6, 1), "float32", 0),
     ],
 )
 def test_convolutions_copy_their_operands(capability, dtype, wanted):
-    assert conv_workspace_bytes(card(capability), dtype, np.array([[100, 200, 30]]), is_3d=PLANE).tolist() == [wanted]
+    assert conv_workspace_bytes(card(capability), dtype, np.array([[100, 200, 30]])).tolist() == [wanted]
 
 
-def test_a_workspace_of_four_gib_is_passed_over_in_two_dimensions():
-    sizes = np.array([[2 * GIB, 2 * GIB - 1, 0], [2 * GIB, 2 * GIB, 0]])
-    planes, volumes = np.array([False, False]), np.array([True, True])
-    assert conv_workspace_bytes(CARD, "float16", sizes, is_3d=planes).tolist() == [4 * GIB - 1, 2 * GIB]
-    assert conv_workspace_bytes(CARD, "float16", sizes, is_3d=volumes).tolist() == [4 * GIB - 1, 4 * GIB]
+def test_beside_large_tf32_convolutions_hopper_holds_a_little_more():
+    sizes = np.array([[GIB // 2, GIB // 2 - 1, 10], [GIB // 2, GIB // 2, 10]])
+    assert conv_workspace_bytes(card((9, 0)), "float32", sizes).tolist() == [GIB + 9, GIB + 10 + 16 * MIB]
+    assert conv_workspace_bytes(card((9, 0)), "float16", sizes).tolist() == [GIB + 9, GIB + 10]
 
 
 def test_the_margin_grows_with_what_it_stands_for():
