@@ -135,8 +135,8 @@ def _place(subject: Subject, value: str, device: torch.device) -> None:
 def group_settings(name: str, part: torch.nn.Module, value: str) -> dict[str, Any]:
     """Arguments of `apply_group_offloading` for one component.
 
-    Text encoders have no list of blocks of their own and some VAEs name none, so they go by leaf; a VAE gets no stream: the order
-    of its layers is learned at the first call, and with tiles that call is not like the others (modeling_utils.py
+    Text encoders have no list of blocks of their own and some VAEs name none, so they go by leaf; a VAE gets no stream: the
+    order of its layers is learned at the first call, and with tiles that call is not like the others (modeling_utils.py
     enable_group_offload).
     """
     chosen: GroupOffload = group_offload(value) or GroupOffload("leaf_level", False, False, False)

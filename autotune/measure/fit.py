@@ -41,10 +41,12 @@ class Block(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """Modules that were brought to a card."""
+    """Modules that were brought to a card and back."""
 
     modules: int
     tensors: int
+    """Counted each time."""
+    each_way_bytes: int
     call_s: float
 
 
@@ -57,9 +59,9 @@ class Found(NamedTuple):
     """An operator on next to nothing: in a card's queue, or called on the CPU."""
     blocks: Sequence[Block] = ()
     moved: Moved | None = None
-    """Small tensors that came by themselves."""
+    """All together."""
     hooked: Moved | None = None
-    """Small tensors that hooks brought, one by one."""
+    """By the hooks of group offload, one by one; seconds beside their computing."""
     release_s: float | None = None
     """A block that was given back to the card and asked for again."""
 
@@ -100,14 +102,15 @@ def speed_from(found: Found, *, base: Speed, queued: bool) -> Speed:
             device_s = sum(map(mul, counts, (kernel_s, product_s, convolution_s)))
         host_s = sum(each.call_s for each in found.blocks) - device_s
         changes["host_s"] = max(host_s / sum(each.operators for each in found.blocks), _LEAST_S)
+    pageable, back = (changes.get(name, getattr(base, name)) for name in ("pageable_bytes_per_s", "back_bytes_per_s"))
     if found.moved:
-        changes["tensor_s"] = max(found.moved.call_s / found.moved.tensors, _LEAST_S)
+        copied_s = found.moved.each_way_bytes * (1 / pageable + 1 / back)
+        changes["tensor_s"] = max((found.moved.call_s - copied_s) / found.moved.tensors, _LEAST_S)
+    if found.hooked:
+        copied_s = found.hooked.each_way_bytes * (1 / pageable + 1 / back)
+        changes["hook_s"] = max((found.hooked.call_s - copied_s) / found.hooked.modules, _LEAST_S)
     if found.release_s is not None:
         changes["release_s"] = max(found.release_s, _LEAST_S)
-    if found.hooked:  # what they bring, they take away
-        each_s = changes.get("tensor_s", base.tensor_s) + changes.get("release_s", base.release_s)
-        tensors_s = found.hooked.tensors * each_s
-        changes["hook_s"] = max((found.hooked.call_s - tensors_s) / found.hooked.modules, _LEAST_S)
     return base.model_copy(update={**changes, "source": "calibrated"}) if changes else base
 
 

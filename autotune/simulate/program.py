@@ -59,9 +59,7 @@ def temporaries(segment: Segment, device: Device, attention: str, quirks: Sequen
         rows = segment.ref[ops]
         for code in np.unique(segment.op_dtype[rows]):
             mine = segment.op_dtype[rows] == code
-            temporary[ops[mine]] = conv_workspace_bytes(
-                device, DTYPES[code], segment.op_conv_bytes[rows[mine]]
-            )
+            temporary[ops[mine]] = conv_workspace_bytes(device, DTYPES[code], segment.op_conv_bytes[rows[mine]])
         for quirk in quirks:
             slow = quirk.touches(segment)[rows]
             temporary[ops[slow]] = quirk.held(segment, rows[slow])

@@ -78,9 +78,9 @@ QUIRKS = (
         # the shapes are not at hand.
         "pytorch issues 166643 and 177406",
     ),
-    # An H200 with torch 2.11 and cuDNN 9.19 takes plans of 4.3 GB (256 channels of 1024x1024 at batch 4). An H100 with a torch of
-    # 2024 decoded FLUX at batch 4, with a convolution of 2 + 2 GiB, in a peak that leaves 2.5 GiB for it at most. Which version
-    # between them changed it is not published.
+    # An H200 with torch 2.11 and cuDNN 9.19 takes plans of 4.3 GB (256 channels of 1024x1024 at batch 4). An H100 with a torch
+    # of 2024 decoded FLUX at batch 4, with a convolution of 2 + 2 GiB, in a peak that leaves 2.5 GiB for it at most. Which
+    # version between them changed it is not published.
     Quirk(
         (0, 0, 0),
         (2, 8, 99),

@@ -58,13 +58,18 @@ def brought(
         tensors = stream.moves * tensors_per_leaf
         emptied_s = tensors * sustained(device).release_s if device.kind == "cuda" else 0.0
         return Brought(0, stream.peak, moved_s(device, stream.moved_bytes, tensors=tensors) + emptied_s)
-    rest = rest_bytes if granularity == "block" else 0
+    by_block = granularity == "block"
+    rest = rest_bytes if by_block else 0
+    # By leaf a hook's cost has that of its few tensors in it.
+    tensors = memory.streams["leaf"].moves * tensors_per_leaf if by_block else 0.0
     if not berth.ahead:
         moved = stream.moved_bytes + rest
-        there_and_back_s = moved_s(device, moved, hooks=stream.moves) + moved_s(device, moved, back=True)
-        return Brought(rest, stream.peak, there_and_back_s)
-    pinned = not berth.pins_late
-    copied_s = moved_s(device, stream.moved_bytes, pinned=pinned)
+        there_s = moved_s(device, moved, tensors=tensors, hooks=stream.moves)
+        return Brought(rest, stream.peak, there_s + moved_s(device, moved, back=True, tensors=tensors))
+    copied_s = moved_s(device, stream.moved_bytes, pinned=not berth.pins_late)
     hidden_s = min(copied_s, compute_s) * _HIDDEN_SHARE[granularity]
-    rest_s = moved_s(device, rest, pinned=pinned, hooks=stream.moves)  # the rest has no stream, and each hook waits
-    return Brought(rest, stream.prefetched_peak, copied_s - hidden_s + rest_s)
+    # What is in no block has no stream and is not pinned (hooks/group_offloading.py, the unmatched group).
+    resting = tensors * rest / max(stream.moved_bytes + rest, 1)
+    rest_s = moved_s(device, rest, tensors=resting) + moved_s(device, rest, back=True, tensors=resting)
+    hooks_s = moved_s(device, 0, hooks=stream.moves)
+    return Brought(rest, stream.prefetched_peak, copied_s - hidden_s + rest_s + hooks_s)

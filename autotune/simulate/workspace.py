@@ -19,7 +19,10 @@ _CONTEXT_BYTES = {6: 300 * MIB, 7: 300 * MIB, 8: 300 * MIB}
 # From Hopper on, an H200 (torch 2.11, CUDA 13.0, driver 580): 518 MiB bare, 686 once kernels of each kind have run, and 758 to
 # 772 with a pipeline's. Nothing is published of later ones, which are taken to be like it.
 _CONTEXT_BYTES_LATER = 518 * MIB
-_LAZY_KERNELS_BYTES, _LAZY_KERNELS_BYTES_LATER = 96 * MIB, 254 * MIB  # CUDA_MODULE_LOADING=LAZY: as kernels are first used
+_LAZY_KERNELS_BYTES, _LAZY_KERNELS_BYTES_LATER = (
+    96 * MIB,
+    254 * MIB,
+)  # CUDA_MODULE_LOADING=LAZY: as kernels are first used
 
 # parseChosenWorkspaceSize, aten/src/ATen/cuda/CublasHandlePool.cpp: 4096 x 8 KiB on Hopper and Blackwell, else 8320 KiB.
 _CUBLAS_BYTES_LATE = 32 * MIB
@@ -27,11 +30,12 @@ _CUBLAS_BYTES = 8320 * 1024
 
 # cuDNN's tensor-core kernels read and write NHWC. Given NCHW in half precision, the plan that its heuristics name first keeps
 # transposed copies of the input, the output and the weight: that alone gives the published peaks of SD 1.5, SDXL, FLUX,
-# CogVideoX and HunyuanVideo decodes (A100, H100, A10G; torch 2.1 to 2.5) within 0.2 %, and 27 of 33 convolutions on an H200
-# (torch 2.11) within 1 %; the others are 3 % short, but for one in NCHW with a workspace beside its copies (1920 to 640 channels).
-# Volta makes do with one copy: a V100 (presumed from its memory) decodes SD 1.4 with 3.06 GiB at batch 1 and 4.35 at batch 4.
-# In fp32, which is TF32 from Ampere on, kernels before Hopper write NCHW themselves and one copy is kept, the larger of input and
-# output: SDXL's fp32 decode, 16.83 GiB on an A100. Hopper's write NHWC: an H200 holds all three, and 16 MiB beside large ones.
+# CogVideoX and HunyuanVideo decodes (A100, H100, A10G; torch 2.1 to 2.5) within 0.2 %, and of 30 on an H200 (torch
+# 2.11) 22 within 1 % and 4 that hold up to 6 % more; two from 1920 and 2560 channels hold up to 25 % more, two of 4 nothing.
+# Volta makes do with one copy: a V100 (presumed from its memory) decodes SD 1.4 with 3.06 GiB at batch 1, 4.35 at batch 4.
+# In fp32, which is TF32 from Ampere on, kernels before Hopper write NCHW themselves and one copy is kept, the larger of input
+# and output: SDXL's fp32 decode, 16.83 GiB on an A100. Hopper's write NHWC: an H200 holds all three, and 16 MiB beside large
+# ones.
 _VOLTA, _HOPPER = (7, 0), (9, 0)
 _BESIDE_TF32_BYTES, _LARGE_BYTES = 16 * MIB, GIB
 # Before tensor cores (Pascal) half precision is computed in fp32, from fp32 copies of input and output: SD 1.4 and 2.1

@@ -77,8 +77,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, *, on_card: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._on_card = on_card
-        # Of the last convolution. In networks that are NCHW a fake view of one sample (after a VAE's attention) has the strides of
-        # NHWC and hands them on, where a real one has a first stride of its own and the next upsampling makes it NCHW.
+        # Of the last convolution. In networks that are NCHW a fake view of one sample (after a VAE's attention) has the strides
+        # of NHWC and hands them on, where a real one has a first stride of its own and the next upsampling makes it NCHW.
         self._is_nhwc = False
         self.tape = Tape()
         self.paused = False
@@ -205,8 +205,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._is_nhwc = _is_nhwc(args[1]) or (self._is_nhwc and max(args[1].shape[2:], default=1) == 1)
             if _is_nhwc(args[1]):
                 op_class = OpClass.CONV_NHWC
-                if not args[0].is_contiguous(memory_format=torch.channels_last):  # cuDNN's binding copies it into that order
-                    conv_bytes = (_bytes(args[0]), 0, 0)
+                if not args[0].is_contiguous(memory_format=torch.channels_last):
+                    conv_bytes = (_bytes(args[0]), 0, 0)  # cuDNN's binding copies it into that order
             elif max(args[1].shape[2:], default=1) > 1:
                 op_class = OpClass.CONV_3D if args[1].dim() == 5 else OpClass.CONV
                 conv_bytes = (_bytes(args[0]), sum(map(_bytes, outputs)), _bytes(args[1]))

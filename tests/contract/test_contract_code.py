@@ -220,7 +220,10 @@ def test_groups_on_a_card_have_the_settings_of_the_lever(value, apart, monkeypat
     monkeypatch.setattr("diffusers.hooks.apply_group_offloading", apply)
     exec(Plan(offload=value, text_encoders=apart).code(), {"pipe": pipe})
     wanted = {"transformer", "vae"} | ({"text_encoder_2"} if apart == "resident" else set())
-    on = {name: {k: v for k, v in group_settings(name, pipe.components[name], value).items() if v is not False} for name in wanted}
+    on = {
+        name: {k: v for k, v in group_settings(name, pipe.components[name], value).items() if v is not False}
+        for name in wanted
+    }
     assert grouped == on
 
 

@@ -40,7 +40,7 @@ def test_every_figure_is_measured(device, measured):
     believed = {what: value for what, value, _ in figures(sustained(device))}
     same = {what for what, value, _ in figures(measured) if value == believed.get(what)}
     assert same <= {
-        what for what in believed if any(word in what for word in ("int8", "xformers", "float8", "pictures"))
+        what for what in believed if any(word in what for word in ("int8", "int4", "xformers", "float8", "pictures"))
     }
     assert measured.source == "calibrated"
 

@@ -19,6 +19,7 @@ from benchmarks.gpu import __main__ as main_module
 from benchmarks.gpu import card as card_module
 from benchmarks.gpu import grid, kernels, models
 from benchmarks.gpu.__main__ import main
+from benchmarks.gpu.again import again
 from benchmarks.gpu.calibration import calibration
 from benchmarks.gpu.card import Card
 from benchmarks.gpu.grid import FURTHER, TELLING, Setting, further, telling
@@ -377,3 +378,33 @@ def test_the_table_sums_up_how_far_seconds_are_off(capsys):
         ["a", "call", "the", "catalogue's", "3", "25.0", "%", "30.0", "%"],
         ["a", "call", "calibrated", "3", "10.0", "%", "10.0", "%"],
     ]
+
+
+def test_what_was_measured_is_predicted_anew_without_the_card(folder, tmp_path, capsys):
+    """As if a card had been there: the same figures come out, and those of another day are gone."""
+    content = content_of(folder)
+    for found in content["parts"]:
+        if found.get("predicted"):
+            found["predicted"]["first"]["allocated_bytes"] += 1
+        for row in found.get("rows", ()):
+            row["predicted_bytes"] = -1
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "speeds.json").write_bytes((folder / "speeds.json").read_bytes())
+    anew, before = again(path), content_of(folder)
+    for name in PLANS[:2]:
+        wanted = {**part(before, name)["predicted"], "prediction_s": 0}
+        assert {**part(anew, name)["predicted"], "prediction_s": 0} == wanted
+        assert part(anew, name)["seconds"] == part(before, name)["seconds"]
+    name = "convolutions in float32, NCHW"
+    assert part(anew, name)["rows"] == part(before, name)["rows"]
+    assert main(["--again", str(path)]) == 0
+    assert "Predicted beside measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"environment": {"device": 7}}'])
+def test_another_file_is_refused_in_one_sentence(text, tmp_path, capsys):
+    path = tmp_path / "results.json"
+    path.write_text(text, encoding="utf-8")
+    assert main(["--again", str(path)]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {path} holds no results of benchmarks.gpu: ")

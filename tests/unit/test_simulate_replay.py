@@ -214,7 +214,8 @@ def test_a_stream_of_blocks_hides_behind_computing():
         replayed(Plan(offload=o), call=call, facts=model("unet"), device=CARD).transfer_s
         for o in ("group:block", "group:block+stream")
     )
-    copied_s, rest_s = moved_s(CARD, 4e9, pinned=True), moved_s(CARD, 3e9, pinned=True, hooks=1)
+    copied_s = moved_s(CARD, 4e9, pinned=True)
+    rest_s = moved_s(CARD, 3e9, hooks=1) + moved_s(CARD, 3e9, back=True)  # it is not pinned, and has no stream
     hidden_s = 0.8 * min(copied_s, segment_time(two_leaves(0), CARD, tf32=False).compute_s)
     assert 0 < hidden_s < copied_s
     assert ahead == pytest.approx(10 * (copied_s - hidden_s + rest_s))

@@ -61,15 +61,20 @@ def test_the_hosts_share_is_all_on_a_card_and_what_is_left_on_the_cpu(base, queu
     assert speed.host_s == pytest.approx(expected_s, rel=1e-2)
 
 
-def test_hooks_cost_what_the_tensors_do_not():
-    found = Found({}, moved=Moved(100, 400, 4e-3), hooked=Moved(100, 200, 52e-3), release_s=200e-6)
+def test_tensors_and_hooks_cost_what_copying_does_not():
+    copied_s = 10**8 / BASE.pageable_bytes_per_s + 10**8 / BASE.back_bytes_per_s
+    found = Found(
+        {},
+        moved=Moved(100, 400, 10**8, copied_s + 4e-3),
+        hooked=Moved(100, 200, 10**8, copied_s + 10e-3),
+        release_s=2e-4,
+    )
     speed = speed_from(found, base=BASE, queued=True)
-    assert (speed.tensor_s, speed.release_s) == (pytest.approx(10e-6), 200e-6)
-    assert speed.hook_s == pytest.approx(100e-6)
+    assert (speed.tensor_s, speed.hook_s, speed.release_s) == (pytest.approx(10e-6), pytest.approx(100e-6), 2e-4)
 
 
 def test_no_cost_is_zero_or_less():
     blocks = [Block(10, 0, 0, 1e-6)]
-    found = Found({}, kernel_s=0.0, blocks=blocks, moved=Moved(1, 1, 1.0), hooked=Moved(1, 1, 0.0), release_s=0.0)
+    found = Found({}, kernel_s=0.0, blocks=blocks, moved=Moved(1, 1, 0, 1.0), hooked=Moved(1, 1, 0, 0.0), release_s=0.0)
     speed = speed_from(found, base=BASE, queued=False)
     assert min(speed.kernel_s, speed.host_s, speed.tensor_s, speed.hook_s, speed.release_s) > 0
