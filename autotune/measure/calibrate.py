@@ -96,7 +96,7 @@ def _works(device: Device) -> Iterator[tuple[str, Iterable[work.Work]]]:
     yield "pointwise", work.pointwise(torch_device, mode)
     yield "norm", work.norms(torch_device, mode)
     yield "copy", work.copies(torch_device, mode)
-    for way in ("pinned", "pageable", "back") if is_cuda else ():
+    for way in ("pinned", "pageable", "back", "reused") if is_cuda else ():
         yield way, work.moves(torch_device, way)
 
 

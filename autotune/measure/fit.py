@@ -102,12 +102,13 @@ def speed_from(found: Found, *, base: Speed, queued: bool) -> Speed:
             device_s = sum(map(mul, counts, (kernel_s, product_s, convolution_s)))
         host_s = sum(each.call_s for each in found.blocks) - device_s
         changes["host_s"] = max(host_s / sum(each.operators for each in found.blocks), _LEAST_S)
-    pageable, back = (changes.get(name, getattr(base, name)) for name in ("pageable_bytes_per_s", "back_bytes_per_s"))
+    ways = (changes.get(name, getattr(base, name)) for name in ("pageable_bytes_per_s", "reused_bytes_per_s"))
+    byte_s = sum(1 / bytes_per_s for bytes_per_s in ways)
     if found.moved:
-        copied_s = found.moved.each_way_bytes * (1 / pageable + 1 / back)
+        copied_s = found.moved.each_way_bytes * byte_s
         changes["tensor_s"] = max((found.moved.call_s - copied_s) / found.moved.tensors, _LEAST_S)
     if found.hooked:
-        copied_s = found.hooked.each_way_bytes * (1 / pageable + 1 / back)
+        copied_s = found.hooked.each_way_bytes * byte_s
         changes["hook_s"] = max((found.hooked.call_s - copied_s) / found.hooked.modules, _LEAST_S)
     if found.release_s is not None:
         changes["release_s"] = max(found.release_s, _LEAST_S)
@@ -126,6 +127,7 @@ _FIELDS = {
     "pinned": "pinned_bytes_per_s",
     "pageable": "pageable_bytes_per_s",
     "back": "back_bytes_per_s",
+    "reused": "reused_bytes_per_s",
 }
 
 

@@ -30,7 +30,10 @@ _CPU_SOFTMAX = 9  # elements of a head that a softmax takes as long as, counted 
 # (M_MMAP_THRESHOLD in mallopt(3)), and what would be timed is the kernel clearing pages.
 _BATCH, _CHANNELS, _EDGES = 2, 320, (64, 128)
 _GROUPS = 32
-_MOVED_BYTES = 64 * 2**20  # some layers of a large model
+_MOVED_BYTES = (
+    64 * 2**20
+)  # a layer of a large model: beyond 32 MiB, glibc gives a block back to the system and gets a new one
+_REUSED = 16  # tensors of so many bytes together, each of which gets memory that another has left
 _ITEM_BYTES = {"float8": 1, "float16": 2, "bfloat16": 2}  # float32 and TF32: 4
 
 Call = Callable[[], object]
@@ -115,7 +118,7 @@ def copies(device: str, mode: str) -> Iterator[Work]:
 
 
 def moves(device: str, way: str) -> Iterator[Work]:
-    """A block of weights: to the card from "pinned" or "pageable" memory, or "back"."""
+    """A block of weights: to the card from "pinned" or "pageable" memory, or "back" to new memory or "reused"."""
     yield Work(float(_MOVED_BYTES), _MOVED_BYTES, partial(_move, device, way))
 
 
@@ -126,6 +129,8 @@ def _move(device: str, way: str) -> Call:
     if way == "pageable":
         return partial(here.to, device)
     there = here.to(device)
+    if way == "reused":
+        return lambda: [part.to("cpu") for part in there.chunk(_REUSED)]
     return partial(there.to, "cpu") if way == "back" else partial(there.copy_, here.pin_memory(), non_blocking=True)
 
 

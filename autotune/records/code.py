@@ -222,15 +222,17 @@ def _grouped(chosen: GroupOffload, where: str, *, apart: bool) -> _Part:
     if level == block and not apart:
         branches.append(('name.startswith("text_encoder")', leaf + also, "these have no list of blocks of their own"))
     if level == block:
-        test = 'hasattr(part, "decode") and not getattr(part, "_group_offload_block_modules", None)'
-        branches.append((test, leaf, "what is in no block comes with forward, which nobody calls"))
+        branches.append(("is_blockless(part)", leaf, "of these, not all weights would come"))
     if on:
         branches.append(('name in ("vae", "vqvae", "movq")', level, "no stream: tiles change the order of its layers"))
     lines = [f"    settings = {{{level}{also}}}"]
     for number, (test, settings, why) in enumerate(branches):
         lines += [f"    {'elif' if number else 'if'} {test}:  # {why}", f"        settings = {{{settings}}}"]
     first = 'if name.startswith("text_encoder"):\n        part.to("cpu")\n    elif' if apart else "if"
-    body = _filled(snippets.GROUPED, stream=stream, settings="\n".join(lines), first=first, where=where)
+    blockless = snippets.BLOCKLESS if level == block else ""
+    body = _filled(
+        snippets.GROUPED, blockless=blockless, stream=stream, settings="\n".join(lines), first=first, where=where
+    )
     says = f"Weights come to the device by {'block' if level == block else 'leaf module'}"
     return _Part("offload", says + (", text encoders apart" if apart else ""), body)
 

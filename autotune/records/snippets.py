@@ -285,6 +285,12 @@ for name, part in networks.items():
     if name not in pipe._exclude_from_cpu_offload:
         cpu_offload(part, torch.device("cpu"), offload_buffers=len(part._parameters) > 0)
 """
+BLOCKLESS = """def is_blockless(part):
+    \"""What is in no block comes with `forward`, and of a VAE pipelines call `decode`.\"""
+    return hasattr(part, "decode") and not getattr(part, "_group_offload_block_modules", None)
+
+
+"""
 GROUPED = """
 def groupable(part):
     \"""A few classes refuse, and weight norm makes a weight of two at each call.\"""
@@ -292,7 +298,7 @@ def groupable(part):
     return getattr(part, "_supports_group_offloading", True) and not normed
 
 
-${stream}for name, part in networks.items():
+${blockless}${stream}for name, part in networks.items():
 $settings
     $first groupable(part):
         apply_group_offloading(part, torch.device($where), torch.device("cpu"), **settings)

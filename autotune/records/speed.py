@@ -40,9 +40,11 @@ class Speed(Record):
     pageable_bytes_per_s: float
     """From pageable memory to the device."""
     back_bytes_per_s: float
-    """From the device to pageable memory."""
+    """From the device to pageable memory that is new: tensors beyond 32 MiB, whose pages the system has to clear each time."""
     tensor_s: float
     """Moving one tensor, beside its bytes."""
+    reused_bytes_per_s: float
+    """The same for smaller tensors, which the allocator of the host puts where others were."""
     release_s: float = 6e-4
     """Emptying the allocator's cache, as accelerate does with each tensor that sequential offload brings: cudaFree waits for
     the card, and the next tensor takes cudaMalloc. From SD 1.4 and SDXL on a GTX 1070 and a P100."""

@@ -19,7 +19,8 @@ _BYTES = {
     "copy_bytes_per_s": "copies on the device",
     "pinned_bytes_per_s": "pinned memory to the device",
     "pageable_bytes_per_s": "pageable memory to the device",
-    "back_bytes_per_s": "device to pageable memory",
+    "back_bytes_per_s": "device to pageable memory, new",
+    "reused_bytes_per_s": "device to pageable memory, reused",
     "pictures_bytes_per_s": "making pictures, on the host",
 }
 _SECONDS = {

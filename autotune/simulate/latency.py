@@ -131,7 +131,14 @@ def setup_s(code: Literal["none", "trace", "blocks"]) -> float:
 
 
 def moved_s(
-    device: Device, moved_bytes: float, *, back: bool = False, pinned: bool = False, tensors: float = 0, hooks: int = 0
+    device: Device,
+    moved_bytes: float,
+    *,
+    back: bool = False,
+    large_share: float = 1.0,
+    pinned: bool = False,
+    tensors: float = 0,
+    hooks: int = 0,
 ) -> float:
     """Seconds to move weights over the link.
 
@@ -139,6 +146,7 @@ def moved_s(
         device: decides the link.
         moved_bytes: of the weights.
         back: whether they go from the device to RAM.
+        large_share: of those bytes, in tensors that get new memory there.
         pinned: whether they wait in pinned memory.
         tensors: how many they are.
         hooks: how many modules' hooks do it.
@@ -146,8 +154,11 @@ def moved_s(
     speed = sustained(device)
     if device.kind == "cpu":
         return hooks * speed.hook_s
-    link = speed.pinned_bytes_per_s if pinned else speed.back_bytes_per_s if back else speed.pageable_bytes_per_s
-    return moved_bytes / link + tensors * speed.tensor_s + hooks * speed.hook_s
+    if back:
+        byte_s = large_share / speed.back_bytes_per_s + (1 - large_share) / speed.reused_bytes_per_s
+    else:
+        byte_s = 1 / (speed.pinned_bytes_per_s if pinned else speed.pageable_bytes_per_s)
+    return moved_bytes * byte_s + tensors * speed.tensor_s + hooks * speed.hook_s
 
 
 def _queued_s(work_s: NDArray[np.float64], host_s: NDArray[np.float64]) -> float:

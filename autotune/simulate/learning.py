@@ -30,7 +30,7 @@ _ROUNDS = 30  # ten settle what is off by less than two, thirty what is absurd, 
 _RATES_BY_KERNEL = ("products_flops_per_s", "convolutions_flops_per_s", "attention_flops_per_s")
 _RATES = ("pointwise_bytes_per_s", "norm_bytes_per_s", "copy_bytes_per_s", "pictures_bytes_per_s")
 _COSTS = ("kernel_s", "product_s", "convolution_s", "host_s")
-_LINK_RATES = ("pinned_bytes_per_s", "pageable_bytes_per_s", "back_bytes_per_s")
+_LINK_RATES = ("pinned_bytes_per_s", "pageable_bytes_per_s", "back_bytes_per_s", "reused_bytes_per_s")
 _LINK_COSTS = ("tensor_s", "hook_s", "release_s")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,8 +13,12 @@ from autotune.simulate.latency import Code, moved_s, on_host_s, segment_time
 from autotune.simulate.memory import Peak, SegmentMemory, segment_memory
 from autotune.simulate.quirks import Quirk
 from autotune.simulate.streams import brought
+from autotune.units import MIB
 
 __all__ = ["Run", "Segments"]
+
+# glibc's largest block that is not given back to the system (M_MMAP_THRESHOLD in mallopt(3)).
+_REUSED_BYTES = 32 * MIB
 
 
 class Run(NamedTuple):
@@ -43,11 +48,16 @@ class Segments:
         self._memory: dict[tuple[int, str], SegmentMemory] = {}
         self._seconds: dict[tuple[int, bool, str, Code], float] = {}
         self._runs: dict[tuple[int, str, int, bool, str, Code], Run] = {}
-        leaves: dict[str, list[int]] = {}
+        self._tensors: dict[str, list[int]] = {}
+        leaves: Counter[str] = Counter()
         for path, own in trace.tensors.items():
-            leaves.setdefault(path.split(".")[0], []).append(len(own))
-        self._tensors = {name: sum(own) for name, own in leaves.items()}
-        self._tensors_per_leaf = {name: sum(own) / max(1, len(own)) for name, own in leaves.items()}
+            leaves[path.partition(".")[0]] += 1
+            self._tensors.setdefault(path.partition(".")[0], []).extend(own)
+        self._tensors_per_leaf = {name: len(own) / leaves[name] for name, own in self._tensors.items()}
+        self._large_shares = {
+            name: sum(size for size in own if size > _REUSED_BYTES) / max(sum(own), 1)
+            for name, own in self._tensors.items()
+        }
 
     def run(self, segment: Segment, trace: Trace, berth: Berth, *, tf32: bool, attention: str, code: Code) -> Run:
         """The segment in that trace, with its component's weights in that berth."""
@@ -59,7 +69,8 @@ class Segments:
 
     def moved_s(self, component: str, weights_bytes: int, *, back: bool) -> float:
         """Seconds to move all of a component's weights."""
-        return moved_s(self._device, weights_bytes, back=back, tensors=self._tensors.get(component, 0))
+        tensors, large_share = len(self._tensors.get(component, ())), self._large_shares.get(component, 1.0)
+        return moved_s(self._device, weights_bytes, back=back, large_share=large_share, tensors=tensors)
 
     def _run(self, segment: Segment, trace: Trace, berth: Berth, tf32: bool, attention: str, code: Code) -> Run:
         name, memory = segment.component, self._memory_of(segment, trace, attention)
@@ -75,6 +86,7 @@ class Segments:
             berth,
             rest_bytes=weights_bytes - in_blocks,
             tensors_per_leaf=self._tensors_per_leaf.get(name, 0.0),
+            large_share=self._large_shares.get(name, 1.0),
             device=self._device,
             compute_s=compute_s,
         )

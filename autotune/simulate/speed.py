@@ -40,8 +40,9 @@ _PRODUCT_S = 27e-6
 _HOST_S = 43e-6  # Python, dispatch and launch: cloud hosts of 2022 to 2024; a fast desktop takes half of it
 
 # One way over 16 lanes from pinned memory, 80 % of what PCIe carries. Pageable memory is first copied by one core: a third,
-# and at most its bandwidth; what comes back is written to pages that are new, which the kernel has to clear: model offload of
-# FLUX takes 15 s more than none, for 34 GB each way, on an H100 as on a 4090 (huggingface/diffusers pull request 11682).
+# and at most its bandwidth; large tensors that come back are written to pages that are new, which the kernel has to clear:
+# model offload of FLUX takes 15 s more than none, for 34 GB each way, on an H100 as on a 4090 (huggingface/diffusers pull
+# request 11682). Smaller ones go where others were: on an H200 group offload of SD 1.5 and SDXL brings them back as fast as in.
 _LINK_BYTES_PER_S = {1: 3e9, 2: 6e9, 3: 12e9, 4: 24e9, 5: 48e9, 6: 96e9}
 _PAGEABLE_SHARE, _PAGEABLE_BYTES_PER_S, _BACK_BYTES_PER_S = 0.35, 8e9, 2.7e9
 _TENSOR_S = 1e-4
@@ -100,6 +101,7 @@ def _cuda(device: Device) -> Speed:
         pinned_bytes_per_s=link,
         pageable_bytes_per_s=pageable,
         back_bytes_per_s=min(pageable, _BACK_BYTES_PER_S),
+        reused_bytes_per_s=pageable,
         tensor_s=_TENSOR_S,
     )
 
@@ -144,5 +146,6 @@ def _cpu(device: Device) -> Speed:
         pinned_bytes_per_s=bandwidth,
         pageable_bytes_per_s=bandwidth,
         back_bytes_per_s=bandwidth,
+        reused_bytes_per_s=bandwidth,
         tensor_s=0.0,
     )

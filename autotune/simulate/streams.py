@@ -39,6 +39,7 @@ def brought(
     *,
     rest_bytes: int,
     tensors_per_leaf: float,
+    large_share: float,
     device: Device,
     compute_s: float,
 ) -> Brought:
@@ -49,6 +50,7 @@ def brought(
         berth: how they come.
         rest_bytes: its weights that are in no block.
         tensors_per_leaf: how many tensors a module with weights of its own has.
+        large_share: of its bytes, in large tensors.
         device: decides the link.
         compute_s: what transfers may hide behind.
     """
@@ -65,11 +67,13 @@ def brought(
     if not berth.ahead:
         moved = stream.moved_bytes + rest
         there_s = moved_s(device, moved, tensors=tensors, hooks=stream.moves)
-        return Brought(rest, stream.peak, there_s + moved_s(device, moved, back=True, tensors=tensors))
+        back_s = moved_s(device, moved, back=True, large_share=large_share, tensors=tensors)
+        return Brought(rest, stream.peak, there_s + back_s)
     copied_s = moved_s(device, stream.moved_bytes, pinned=not berth.pins_late)
     hidden_s = min(copied_s, compute_s) * _HIDDEN_SHARE[granularity]
     # What is in no block has no stream and is not pinned (hooks/group_offloading.py, the unmatched group).
     resting = tensors * rest / max(stream.moved_bytes + rest, 1)
-    rest_s = moved_s(device, rest, tensors=resting) + moved_s(device, rest, back=True, tensors=resting)
+    rest_s = moved_s(device, rest, tensors=resting)
+    rest_s += moved_s(device, rest, back=True, large_share=large_share, tensors=resting)
     hooks_s = moved_s(device, 0, hooks=stream.moves)
     return Brought(rest, stream.prefetched_peak, copied_s - hidden_s + rest_s + hooks_s)

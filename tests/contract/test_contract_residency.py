@@ -74,14 +74,14 @@ def test_model_offload_moves_components_as_replayed(scene, monkeypatch):
     pipe, job, trace, run = scene
     ledger = ComponentLedger(pipe, monkeypatch)
     applying.apply(pipe, Plan(offload="model"), device=CPU, workload=job.largest)
-    placed = len(ledger.entries)
+    before = len(ledger.entries)
     run()
     callers = [segment.component for segment in trace.segments]
     stays = residency(placed(job.model, Plan(offload="model")), callers)
     hooked = {call.component for call in ledger.calls}
     moves = [Entry(move.direction, move.component) for stay in stays for move in stay.moves]
     present = [Call(who, stay.components) for who, stay in zip(callers, stays, strict=True) if who in hooked]
-    assert ledger.entries[placed:][: len(moves)] == moves
+    assert ledger.entries[before:][: len(moves)] == moves
     assert ledger.calls == present
     aboard = placed(job.model, Plan(offload="model")).resident
     assert {name for name in callers if name} - hooked <= aboard

@@ -21,7 +21,7 @@ from autotune.records.precision import Precision
 from autotune.report.explanation import Explanation
 from autotune.report.lines import refusal_rows
 from autotune.report.text import answer_lines, six_lines
-from autotune.search.front import pareto, with_reasons
+from autotune.search.front import among, pareto, with_reasons
 from autotune.search.space import Space
 from autotune.units import Scale, duration, parse_bytes, size
 from tests.unit.handmade import candidate, estimate
@@ -180,9 +180,9 @@ def test_each_reason_is_worked_out_from_the_figures(figures):
     values = {"dtype": precisions, "vae_tiling": (None, 512), "offload": (None, "sequential")}
     plans = [Plan(**dict(zip(values, chosen, strict=True))) for chosen in product(*values.values())]
     everyone = [candidate(plan, **own) for plan, own in zip(plans, figures, strict=True)]
-    evaluated = {tuple(one.plan.values.values()): one for one in everyone}
+    beside = among(everyone)
     for one in pareto(everyone):
-        for lever, reason in with_reasons(one, evaluated, Space(values=values)).plan.reasons.items():
+        for lever, reason in with_reasons(one, beside(one), Space(values=values)).plan.reasons.items():
             for said in reason.split("; "):
                 value, words = re.fullmatch(r"against ([^:]+): (.*)", said).groups()
                 value = "None" if value == "what was found" else value

@@ -33,6 +33,7 @@ SPEED = Speed(
     pinned_bytes_per_s=20e9,
     pageable_bytes_per_s=8e9,
     back_bytes_per_s=7e9,
+    reused_bytes_per_s=7e9,
     tensor_s=10e-6,
     source="calibrated",
 )

@@ -26,6 +26,7 @@ SPEED = Speed(
     pinned_bytes_per_s=2e10,
     pageable_bytes_per_s=1e10,
     back_bytes_per_s=5e9,
+    reused_bytes_per_s=1e10,
     tensor_s=1e-2,
     pictures_bytes_per_s=5e9,
 )  # fmt: skip
@@ -136,6 +137,7 @@ def test_moving_weights_by_direction_and_memory():
     assert moved_s(HERE, 1e10) == pytest.approx(1.0)
     assert moved_s(HERE, 1e10, pinned=True) == pytest.approx(0.5)
     assert moved_s(HERE, 1e10, back=True) == pytest.approx(2.0)
+    assert moved_s(HERE, 1e10, back=True, large_share=0.25) == pytest.approx(0.5 + 0.75)
     assert moved_s(HERE, 1e10, tensors=7, hooks=3) == pytest.approx(1.0 + 0.07 + 0.003)
 
 

@@ -66,7 +66,9 @@ def test_steps_are_wider_than_half_the_noise_of_a_call():
 COMPUTING = ("products_flops_per_s", "convolutions_flops_per_s", "attention_flops_per_s", "pointwise_bytes_per_s",
              "norm_bytes_per_s", "copy_bytes_per_s", "kernel_s", "product_s", "convolution_s", "host_s", "pictures_bytes_per_s",
 )  # fmt: skip
-MOVING = ("hook_s", "pinned_bytes_per_s", "pageable_bytes_per_s", "back_bytes_per_s", "tensor_s", "release_s")
+MOVING = (
+    "hook_s", "pinned_bytes_per_s", "pageable_bytes_per_s", "back_bytes_per_s", "reused_bytes_per_s", "tensor_s", "release_s",
+)  # fmt: skip
 
 
 def test_every_constant_is_one_or_the_other():

@@ -99,15 +99,15 @@ def test_the_second_turn_is_repeated():
 def test_model_offload_moves_the_denoiser_once_and_leaves_every_step():
     model_wise, leaf_wise = (replayed(Plan(offload=o), device=CARD).phase("denoising") for o in ("model", "sequential"))
     assert model_wise.transfer_s == pytest.approx(
-        moved_s(CARD, 1000, back=True, tensors=1) + moved_s(CARD, 5000, tensors=2)
+        moved_s(CARD, 1000, back=True, large_share=0, tensors=1) + moved_s(CARD, 5000, tensors=2)
     )
     assert leaf_wise.transfer_s == pytest.approx(10 * (moved_s(CARD, 4000, tensors=2) + 2 * 6e-4))
 
 
 def test_model_offload_sends_back_what_the_call_has_left():
     decoding = replayed(Plan(offload="model"), device=CARD).phase("decoding")
-    there_s = moved_s(CARD, 5000, back=True, tensors=2) + moved_s(CARD, 2000, tensors=1)
-    assert decoding.transfer_s == pytest.approx(there_s + moved_s(CARD, 2000, back=True, tensors=1))
+    there_s = moved_s(CARD, 5000, back=True, large_share=0, tensors=2) + moved_s(CARD, 2000, tensors=1)
+    assert decoding.transfer_s == pytest.approx(there_s + moved_s(CARD, 2000, back=True, large_share=0, tensors=1))
 
 
 def test_weights_that_the_pipeline_casts_count_from_then_on():
@@ -188,7 +188,9 @@ def test_a_stream_holds_the_next_leaf_too_and_copies_nothing_back():
         for o in ("group:leaf", "group:leaf+stream", "group:leaf+stream+low_cpu_mem")
     )
     assert ahead.transfer_s == pytest.approx(10 * moved_s(CARD, 7000, pinned=True, hooks=2))
-    assert alone.transfer_s == pytest.approx(10 * (moved_s(CARD, 7000, hooks=2) + moved_s(CARD, 7000, back=True)))
+    assert alone.transfer_s == pytest.approx(
+        10 * (moved_s(CARD, 7000, hooks=2) + moved_s(CARD, 7000, back=True, large_share=0))
+    )
     assert ahead.transfer_s < low.transfer_s < alone.transfer_s
     assert (alone.host_ram_bytes, ahead.host_ram_bytes, low.host_ram_bytes) == (7000, 7000 + 8192, 7000 + 4096)
     assert (ahead.steady_ram_bytes, low.steady_ram_bytes) == (8192, 7000 + 4096)
@@ -227,7 +229,7 @@ def test_text_encoders_that_leave_are_not_beside_the_denoiser():
     assert peaks(estimate) == [8000 + 100, 7000 + 600, 7000 + 900]
     on_card = replayed(Plan(text_encoders="leave"), device=CARD)
     assert on_card.transfer_s == pytest.approx(
-        moved_s(CARD, 1000, tensors=1) + moved_s(CARD, 1000, back=True, tensors=1)
+        moved_s(CARD, 1000, tensors=1) + moved_s(CARD, 1000, back=True, large_share=0, tensors=1)
     )
     assert on_card.host_ram_bytes == 1000
 

@@ -50,7 +50,15 @@ def test_a_real_calibration_gives_figures_that_a_device_can_have(measured):
 
 def test_the_cpu_has_no_link(measured):
     speed, base, _ = measured
-    for name in ("pinned_bytes_per_s", "pageable_bytes_per_s", "back_bytes_per_s", "tensor_s", "hook_s", "release_s"):
+    for name in (
+        "pinned_bytes_per_s",
+        "pageable_bytes_per_s",
+        "back_bytes_per_s",
+        "reused_bytes_per_s",
+        "tensor_s",
+        "hook_s",
+        "release_s",
+    ):
         assert getattr(speed, name) == getattr(base, name)
 
 

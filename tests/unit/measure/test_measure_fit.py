@@ -62,7 +62,7 @@ def test_the_hosts_share_is_all_on_a_card_and_what_is_left_on_the_cpu(base, queu
 
 
 def test_tensors_and_hooks_cost_what_copying_does_not():
-    copied_s = 10**8 / BASE.pageable_bytes_per_s + 10**8 / BASE.back_bytes_per_s
+    copied_s = 10**8 / BASE.pageable_bytes_per_s + 10**8 / BASE.reused_bytes_per_s
     found = Found(
         {},
         moved=Moved(100, 400, 10**8, copied_s + 4e-3),
