@@ -9,8 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from benchmarks.residuals import quantile_of
 
 __all__ = [
     "ROOT",
@@ -20,6 +23,7 @@ __all__ = [
     "known_in_short",
     "lever_table",
     "models_listed",
+    "on_a_card",
     "on_bytes",
     "on_times",
     "option_tables",
@@ -204,6 +208,27 @@ def this_cpu() -> str:
         f"The {how_many} are {_pct(middle['value'])} off at the median, {_pct(worst['value'])} at worst (`{which}`). A step of "
         f"full-size Stable Diffusion 1.5 took {step['value']:.1f} s ({step['what']})."
     )
+
+
+def on_a_card() -> str:
+    """What was predicted for a card that nobody had measured, beside what it counted then."""
+    content = _last("h200")
+    calls = [part for part in content["parts"] if "steady" in part.get("measured", {})]
+    device = content["environment"]["device"]["name"]
+    lines = ["| | median | 9 of 10 within | lowest | highest |", "| --- | --- | --- | --- | --- |"]
+    for what, field in (("allocated", "allocated_bytes"), ("reserved", "reserved_bytes"), ("process", "process_bytes")):
+        errors = [100 * (p["predicted"]["steady"][field] / p["measured"]["steady"][field] - 1) for p in calls]
+        lines.append(_spread(f"{what} memory", errors))
+    lines.append(_spread("seconds of a call", [part["seconds"]["call_error_pct"] for part in calls]))
+    models = ", ".join(dict.fromkeys(part["model"] for part in calls))
+    said = f"{len(calls)} plans of {models} on an {device}, torch {content['environment']['torch']}:"
+    return "\n".join([said, "", *lines])
+
+
+def _spread(what: str, errors: list[float]) -> str:
+    away = [abs(error) for error in errors]
+    figures = f"{_pct(median(away))} | {_pct(quantile_of(away, 0.9))} | {min(errors):+.1f} % | {max(errors):+.1f} %"
+    return f"| {what} | {figures} |"
 
 
 def _pct(value: float) -> str:

@@ -44,6 +44,7 @@ PARTS: dict[str, Part] = {
     "times": Part("docs/how-good.md", parts.times_known),
     "seconds": Part("docs/how-good.md", guide_tables),
     "cpu": Part("docs/how-good.md", parts.this_cpu),
+    "card": Part("docs/how-good.md", parts.on_a_card),
 }
 """Each part by its name in the markers."""
 
