@@ -33,6 +33,12 @@ class Space(Record):
         """Number of combinations, those that a rule refuses included."""
         return prod(len(values) for values in self.values.values())
 
+    @property
+    def wanted(self) -> frozenset[tuple[Any, ...]]:
+        """The combinations of execution levers that its plans have (`Plan.execution`)."""
+        asked = frozenset(product(*(self.values.get(name, (None,)) for name in EXECUTION_LEVERS)))
+        return asked if self.executions is None else asked & self.executions
+
     def plans(self) -> Iterator[Plan]:
         """Every plan that is allowed, named by its place: p0, p1 and so on."""
         names = list(self.values)

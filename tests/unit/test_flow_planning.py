@@ -38,7 +38,7 @@ def test_a_profile_answers_without_tracing_or_searching(tmp_path, monkeypatch):
     first = front_for(question)
     assert list(tmp_path.rglob("*.json"))
     monkeypatch.setattr(planning, "front_of", fails)
-    monkeypatch.setattr(planning, "search", fails)
+    monkeypatch.setattr("autotune.flow.fronts.search", fails)
     monkeypatch.setattr("autotune.trace.session.Session.__init__", fails)
     again = front_for(question)
     assert again.candidates == first.candidates
