@@ -6,18 +6,20 @@ What traces is imported where it is needed: a profile is found without torch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autotune.flow.advice import advice
 from autotune.flow.asked import asked
 from autotune.flow.budget import assumed_host, budget_for, held_by
 from autotune.flow.checks import names_of
 from autotune.flow.choose import choose
+from autotune.flow.fronts import Place, front_from
 from autotune.flow.here import local_device
 from autotune.flow.job import Job, job_for
+from autotune.flow.kept import front_kept, keep
 from autotune.flow.learning import with_learned
 from autotune.flow.question import Question
-from autotune.flow.recall import open_store, recall_by_source, recalled
+from autotune.flow.recall import open_store, recall_by_source, recalled, remember
 from autotune.flow.speeds import with_speed
 from autotune.probe import catalog
 from autotune.probe.host import host as probe_host
@@ -28,6 +30,11 @@ from autotune.records.host import Host
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload, with_defaults
 from autotune.report.explanation import Explanation
+from autotune.store.calls import CallStore, calls_directory, key_of
+
+if TYPE_CHECKING:
+    from autotune.store.profiles import ProfileStore
+    from autotune.zoo.recipe import Recipe
 
 __all__ = ["Question", "answer", "answer_from", "as_it_stands", "front_for", "job_of", "place_of"]
 
@@ -138,17 +145,52 @@ def front_for(question: Question, device: Device | None = None) -> Front:
     device = device or place_of(question)[0]
     elsewhere = question.torch_version is not None or question.allocator is not None  # no profile knows of these
     store = None if question.restricted or elsewhere else open_store(question.profiles)
-    known = _without_building(question, device, store)
+    call = _named_call(question)
+    known = None if call is None else _known(question, device, store, call)
     if known is not None:
         return known
-    from autotune.flow.planning import front_of
+    from autotune.flow.planning import findings_of, offers_of, place_for
 
     job = job_of(question, device)
-    return recalled(
+    asked_for: dict[str, Any] = {
+        "keep": question.keep,
+        "forbid": names_of(question.forbid),
+        "allow": names_of(question.allow),
+    }
+
+    def search() -> Front:
+        findings = findings_of(job, **asked_for)
+        if call is not None and _keeps(question, device):
+            keep(CallStore(calls_directory()), call.key, findings, lambda: offers_of(job, findings))
+        return front_from(findings, place_for(job), progress=lambda done, total: job.tell("searching", done, total))
+
+    return recalled(store, job, search)
+
+
+def _known(question: Question, device: Device, store: ProfileStore | None, call: _Call) -> Front | None:
+    """What a profile says, or traces that were kept: neither needs torch or diffusers."""
+    front = recall_by_source(
         store,
-        job,
-        lambda: front_of(job, keep=question.keep, forbid=names_of(question.forbid), allow=names_of(question.allow)),
+        source_key=call.recipe.source_key,
+        device=device,
+        workload=call.workload,
+        undo=question.keeps_originals,
+        name=call.recipe.name,
     )
+    if front is not None or device.is_here or not _keeps(question, device):
+        return front
+    place, kept = Place(device, question.settings, question.torch_version), CallStore(calls_directory())
+    found = front_kept(kept, call.key, place, name=call.recipe.name, workload=call.workload)
+    if found is None:
+        return None
+    front, model = found
+    remember(store, front, model, workload=call.workload, undo=question.keeps_originals)
+    return front
+
+
+def _keeps(question: Question, device: Device) -> bool:
+    """Whether traces of this question are kept, and looked for."""
+    return question.profiles is not False and not question.restricted and device.kind == "cuda"
 
 
 def job_of(question: Question, device: Device, *, now: bool = False) -> Job:
@@ -198,27 +240,29 @@ def place_of(question: Question) -> tuple[Device, Host]:
     return (here if question.profiles is False else with_learned(here)), probe_host()
 
 
-def _without_building(question: Question, device: Device, store: Any) -> Front | None:
-    """A zoo model's profile by its recipe alone: needs neither torch nor diffusers."""
-    if store is None or not question.is_named or question.example or question.added or question.loaded_as is not None:
+class _Call(NamedTuple):
+    """A call of a zoo model that can be told without building it."""
+
+    recipe: Recipe
+    workload: Workload
+
+    @property
+    def key(self) -> str:
+        """Of its traces."""
+        return key_of(self.recipe.source_key, self.workload)
+
+
+def _named_call(question: Question) -> _Call | None:
+    if not question.is_named or question.example or question.added or question.loaded_as is not None:
         return None
     from autotune.zoo.recipes import find
 
     recipe = find(str(question.model))
     workload = None if recipe is None else _default_workload(recipe, question)
-    if recipe is None or workload is None:
-        return None
-    return recall_by_source(
-        store,
-        source_key=recipe.source_key,
-        device=device,
-        workload=workload,
-        undo=question.keeps_originals,
-        name=recipe.name,
-    )
+    return None if recipe is None or workload is None else _Call(recipe, workload)
 
 
-def _default_workload(recipe: Any, question: Question) -> Workload | None:
+def _default_workload(recipe: Recipe, question: Question) -> Workload | None:
     """The resolved workload where that needs no look at the pipeline's class; else None."""
     from autotune.zoo.card_call import card_call
 

@@ -16,6 +16,7 @@ from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate, Front
 from autotune.records.model import DenoiserFacts, Model
 from autotune.records.plan import Plan
+from autotune.records.precision import Precision
 from autotune.records.trace import Trace
 from autotune.records.values import typed
 from autotune.records.workload import Workload
@@ -24,7 +25,18 @@ from autotune.search.study import Pricing, estimated, search
 from autotune.simulate.allocator_settings import Settings
 from autotune.simulate.replay import Replayer
 
-__all__ = ["Findings", "Place", "Refusals", "Traced", "Traces", "front_from", "largest", "running"]
+__all__ = [
+    "Findings",
+    "Place",
+    "Refusals",
+    "Traced",
+    "Traces",
+    "front_from",
+    "largest",
+    "named_space",
+    "running",
+    "worst",
+]
 
 Traces = Mapping[tuple[Any, ...], Trace]
 Refusals = Mapping[tuple[str, Any], str]
@@ -115,6 +127,15 @@ def running(space: Space, calls: Sequence[Traced]) -> Space:
         why = "; ".join(f"{name}={typed(value)} does not run: {reason}" for (name, value), reason in refused.items())
         raise PlanError(why or "no combination of these levers runs; fix fewer of them")
     return found
+
+
+def named_space(space: Space, dtypes: Sequence[Precision]) -> Space | None:
+    """Precisions that are not known to give right images here, by placement and tiling alone; None where there are none."""
+    if not dtypes:
+        return None
+    free = ("offload", "text_encoders", "vae_tiling")
+    values = {name: values if name in free else values[:1] for name, values in space.values.items()}
+    return space.model_copy(update={"values": {**values, "dtype": tuple(dtypes)}, "executions": None})
 
 
 def replayers_of(findings: Findings, space: Space, place: Place) -> list[Replayer]:

@@ -9,14 +9,16 @@ from itertools import repeat
 from typing import Any
 
 from autotune.errors import PlanError
-from autotune.flow.fronts import Findings, Place, Traced, front_from, running, worst
+from autotune.flow.fronts import Findings, Place, Traced, front_from, named_space, running, worst
 from autotune.flow.job import Job
-from autotune.flow.recordings import Recordings
+from autotune.flow.kept import CARD, cards_by_kind, in_json
+from autotune.flow.recordings import Recordings, is_small
 from autotune.levers.base import Subject
 from autotune.levers.engine import ORDER, check
 from autotune.levers.precisions import Precisions, as_found, precisions
 from autotune.records.estimate import Estimate
 from autotune.records.front import Candidate, Front
+from autotune.records.kept import Offer
 from autotune.records.model import DenoiserFacts
 from autotune.records.plan import LEVERS, Plan
 from autotune.records.precision import Precision
@@ -32,8 +34,8 @@ __all__ = [
     "findings_of",
     "found_in",
     "front_of",
-    "named_space",
-    "place_of",
+    "offers_of",
+    "place_for",
     "space_of",
     "standing",
 ]
@@ -44,7 +46,7 @@ def front_of(
 ) -> Front:
     """Traces what must be traced, estimates the space, keeps the front. A forbidden lever stays as it is now."""
     findings = findings_of(job, keep=keep, forbid=forbid, allow=allow)
-    return front_from(findings, place_of(job), progress=lambda done, total: job.tell("searching", done, total))
+    return front_from(findings, place_for(job), progress=lambda done, total: job.tell("searching", done, total))
 
 
 def findings_of(
@@ -91,16 +93,29 @@ def _with_named(call: Traced, recording: Recordings, named: Space) -> Traced:
         return call
 
 
-def named_space(space: Space, dtypes: Sequence[Precision]) -> Space | None:
-    """Precisions that are not known to give right images here, by placement and tiling alone; None where there are none."""
-    if not dtypes:
-        return None
-    free = ("offload", "text_encoders", "vae_tiling")
-    values = {name: values if name in free else values[:1] for name, values in space.values.items()}
-    return space.model_copy(update={"values": {**values, "dtype": tuple(dtypes)}, "executions": None})
+def offers_of(job: Job, findings: Findings) -> dict[str, Offer]:
+    """What the levers offer for the call on every kind of card that there is, as far as its traces tell; by kind."""
+    plain = findings.calls[0].traces.get(Plan().execution)
+    if plain is None:
+        return {}
+    small = {name for name, facts in findings.denoisers.items() if facts.small}
+    subject = _subject(job)._replace(denoisers=findings.denoisers, workload=findings.largest)
+    offers = {}
+    for kind, card in cards_by_kind().items():
+        if {name for name in findings.denoisers if is_small(plain, name, card)} == small:
+            there = subject._replace(device=card)
+            space, choice = _space(there, findings.found), precisions(there)
+            offers[kind] = Offer(
+                values={name: tuple(in_json(name, value) for value in mine) for name, mine in space.values.items()},
+                reasons={name: why.replace(card.name, CARD) for name, why in space.reasons.items()},
+                denoisers=findings.denoisers,
+                named=tuple(in_json("dtype", dtype) for dtype in choice.named),
+                caution=choice.caution.replace(card.name, CARD),
+            )
+    return offers
 
 
-def place_of(job: Job) -> Place:
+def place_for(job: Job) -> Place:
     """Where the job's plans are to run."""
     return Place(job.device, job.allocator, job.torch_version)
 

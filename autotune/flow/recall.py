@@ -5,7 +5,7 @@ Only unrestricted searches of one workload are kept: a front answers any cap and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from autotune.flow.here import applicable, applicable_by_name, particulars
@@ -14,15 +14,16 @@ from autotune.flow.question import Profiles
 from autotune.probe import catalog
 from autotune.records.device import Device
 from autotune.records.front import Front
+from autotune.records.model import Model
 from autotune.records.plan import LEVERS, PLAIN, Plan
-from autotune.records.profile import Profile
+from autotune.records.profile import Profile, ProfileKey
 from autotune.records.workload import Workload
 from autotune.simulate.speed import sustained
 from autotune.store.bundled import directories
 from autotune.store.key import hash_options, hash_speed, hash_workload, profile_key, versions
 from autotune.store.profiles import ProfileStore
 
-__all__ = ["open_store", "recall_by_source", "recalled"]
+__all__ = ["open_store", "recall_by_source", "recalled", "remember"]
 
 
 def open_store(profiles: Profiles) -> ProfileStore | None:
@@ -36,21 +37,38 @@ def recalled(store: ProfileStore | None, job: Job, search: Callable[[], Front]) 
     """The front from a profile, as far as it can be applied here, or from `search`, which is then remembered."""
     if store is None or len(job.workloads) != 1 or _is_particular(job):
         return search()
-    key = profile_key(
-        structural=job.model.structural_key,
-        gpu_slug=catalog.slug(job.device),
-        workload=job.largest.key,
-        options=_options(job.device, job.undo) | ({} if job.unloaded else _owners(job.found)),
-    )
+    owners = {} if job.unloaded else _owners(job.found)
+    key = _key(job.model, job.device, job.largest, undo=job.undo, owners=owners)
     hit = store.find(key)
     known = None if hit is None else applicable(_here(hit.front, job.device, job.model.name, job.largest), job)
     if known is not None:
         return known
     front = search()
-    aliases = (job.model.source_key,) if job.model.source_key else ()
-    neutral = front.model_copy(update={"device": _portable(front.device)})
-    store.save(Profile(key=key, aliases=aliases, versions=versions(), front=neutral), label=job.model.name)
+    _save(store, key, job.model, front)
     return front
+
+
+def remember(store: ProfileStore | None, front: Front, model: Model, *, workload: Workload, undo: bool) -> None:
+    """Puts the front of a model that is only named among the profiles."""
+    if store is not None:
+        _save(store, _key(model, front.device, workload, undo=undo), model, front)
+
+
+def _key(
+    model: Model, device: Device, workload: Workload, *, undo: bool, owners: Mapping[str, Any] | None = None
+) -> ProfileKey:
+    return profile_key(
+        structural=model.structural_key,
+        gpu_slug=catalog.slug(device),
+        workload=workload.key,
+        options=_options(device, undo) | dict(owners or {}),
+    )
+
+
+def _save(store: ProfileStore, key: ProfileKey, model: Model, front: Front) -> None:
+    aliases = (model.source_key,) if model.source_key else ()
+    neutral = front.model_copy(update={"device": _portable(front.device)})
+    store.save(Profile(key=key, aliases=aliases, versions=versions(), front=neutral), label=model.name)
 
 
 def recall_by_source(

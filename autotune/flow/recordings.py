@@ -16,6 +16,7 @@ from autotune.flow.job import Job
 from autotune.flow.remedy import remedy_for
 from autotune.levers.base import Subject
 from autotune.levers.engine import EXECUTED, executed
+from autotune.records.device import Device
 from autotune.records.model import DenoiserFacts
 from autotune.records.plan import DECODE_LEVERS, EXECUTION_LEVERS
 from autotune.records.precision import Precision
@@ -26,7 +27,7 @@ from autotune.search.space import Space
 from autotune.simulate.memory import segment_memory
 from autotune.trace.blame import words_of
 
-__all__ = ["Recordings"]
+__all__ = ["Recordings", "is_small"]
 
 _SMALL_SHARE = 0.1  # of its weights: a denoiser whose activations are less gains nothing worth a slower step
 
@@ -62,7 +63,7 @@ class Recordings:
         whole = self.whole()
         with executed(self._twin, self._values(None)):
             found = self._session.facts(prove=False)
-            small = {name for name in found if self._is_small(whole, name)}
+            small = {name for name in found if is_small(whole, name, self._job.device)}
             if prove or len(small) < len(found):
                 # Slices would go through the batch one by one; fused processors compute the same.
                 with executed(self._twin, {"attention": "sdpa"}):
@@ -214,10 +215,12 @@ class Recordings:
     def _splittable(self) -> dict[str, DenoiserFacts]:
         return self._session.facts(prove=False)
 
-    def _is_small(self, trace: Trace, component: str) -> bool:
-        segments = [segment for segment in trace.segments if segment.component == component]
-        peak_bytes = max((segment_memory(s, self._job.device).peak.total_bytes for s in segments), default=0)
-        return peak_bytes < _SMALL_SHARE * trace.weights.get(component, 0)
+
+def is_small(trace: Trace, component: str, device: Device) -> bool:
+    """Whether the component allocates little beside its weights there."""
+    segments = [segment for segment in trace.segments if segment.component == component]
+    peak_bytes = max((segment_memory(segment, device).peak.total_bytes for segment in segments), default=0)
+    return peak_bytes < _SMALL_SHARE * trace.weights.get(component, 0)
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,117 @@
+"""Traced calls as files: one each, named by its key, in one folder of limited size. Many processes may read and write it.
+
+A key is made of the model, its call, the versions of the libraries that were traced and the code of this one that traces, so
+that whatever changes is a miss. A file that is broken is a miss with one warning, and is written anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from autotune.records.kept import KEPT_VERSION, KeptCall
+from autotune.records.workload import Workload
+from autotune.store import files
+from autotune.store.bundled import cache_directory
+from autotune.store.key import hash_options, versions
+from autotune.store.traces import Arrays, read, written
+from autotune.units import MB
+
+__all__ = ["CallStore", "calls_directory", "key_of"]
+
+_log = logging.getLogger("autotune")
+_LARGEST_BYTES = 128 * MB
+_MOST_BYTES = 512 * MB
+_LOCK_TIMEOUT_S = 5.0
+_CODE = ("trace", "upstream", "levers", "probe", "records", "zoo")
+"""Rooms whose code decides what a trace holds."""
+
+
+def calls_directory() -> Path:
+    """Where this user's traced calls are kept."""
+    return cache_directory().with_name("calls")
+
+
+def key_of(source_key: str, workload: Workload) -> str:
+    """The key of a call of the model with that source.
+
+    >>> len(key_of("1f0c", Workload(height=512, width=512)))
+    16
+    """
+    made_by = {"versions": versions(), "code": _code(), "kept_version": KEPT_VERSION}
+    return hash_options({"source": source_key, "workload": workload.key.model_dump(exclude_defaults=True), **made_by})
+
+
+@cache
+def _code() -> str:
+    """Of every file that traces when it was written last and how large it is: what an upgrade or an editor changes."""
+    root = Path(__file__).parent.parent
+    seen = hashlib.sha256()
+    for room in _CODE:
+        for path in sorted((root / room).glob("*.py")):
+            status = path.stat()
+            seen.update(f"{room}/{path.name} {status.st_mtime_ns} {status.st_size}\n".encode())
+    return seen.hexdigest()[:16]
+
+
+class CallStore:
+    """Finds and saves traced calls in a folder.
+
+    >>> CallStore(Path("no-such-folder")).find("1f0c") is None
+    True
+    """
+
+    def __init__(self, directory: Path, *, most_bytes: int = _MOST_BYTES) -> None:
+        self._directory, self._most_bytes = directory, most_bytes
+
+    def find(self, key: str) -> tuple[KeptCall, Arrays] | None:
+        """The call of that key, or None."""
+        path = self._path(key)
+        try:
+            found = read(files.read(path, most_bytes=_LARGEST_BYTES, what="a traced call"))
+            if found[0].key != key:
+                raise ValueError("it is another call's")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:
+            _log.warning("%s is ignored: %s. It will be written anew", path, files.reason(error, what="traced call"))
+            return None
+        with suppress(OSError):
+            os.utime(path)  # the one that was used longest ago goes first
+        return found
+
+    def save(self, call: KeptCall, arrays: Arrays) -> None:
+        """Writes a call. Where that is not possible it is only logged: the next question traces again."""
+        from filelock import FileLock
+
+        try:
+            data = written(call, arrays)
+            if len(data) > min(_LARGEST_BYTES, self._most_bytes):
+                return
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._directory / ".lock", timeout=_LOCK_TIMEOUT_S):
+                self._make_room(len(data))
+                files.write(self._path(call.key), data)
+        except (OSError, NotImplementedError) as error:
+            _log.info("traces not kept in %s: %s", self._directory, files.reason(error, what="traced call"))
+
+    def _path(self, key: str) -> Path:
+        return self._directory / f"{key}.npz"
+
+    def _make_room(self, wanted_bytes: int) -> None:
+        there = sorted(((path.stat(), path) for path in self._directory.glob("*.npz")), key=_last_used)
+        total_bytes = sum(status.st_size for status, _ in there)
+        for status, path in there:
+            if total_bytes + wanted_bytes <= self._most_bytes:
+                return
+            path.unlink(missing_ok=True)
+            total_bytes -= status.st_size
+
+
+def _last_used(entry: tuple[Any, Path]) -> float:
+    return float(entry[0].st_mtime)
