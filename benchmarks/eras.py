@@ -13,13 +13,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from diffusers.models.attention_processor import AttnProcessor
 
-__all__ = ["as_of", "torch_at", "version_at"]
+__all__ = ["as_of", "version_at"]
 
 Version = tuple[int, int]
 
 # First days of minor versions that matter here (release notes of diffusers), for records that state no version.
-_RELEASED = {"2022-11-23": (0, 8), "2023-01-25": (0, 12), "2023-06-08": (0, 17), "2024-10-22": (0, 31),
-             "2025-12-08": (0, 36)}  # fmt: skip
+_RELEASED = {"2022-11-23": (0, 8), "2023-01-25": (0, 12), "2023-06-08": (0, 17), "2024-10-22": (0, 31)}
 _LATEST: Version = (0, 42)
 
 
@@ -39,15 +38,6 @@ def version_at(stated: str | None, date: str | None) -> Version:
         return _LATEST
     later = [version for day, version in _RELEASED.items() if day > when.group()]
     return (later[0][0], later[0][1] - 1) if later else _LATEST
-
-
-def torch_at(diffusers: Version) -> str | None:
-    """The newest torch that may have run beside that version; None for today's.
-
-    >>> torch_at((0, 31)), torch_at((0, 42))
-    ('2.8', None)
-    """
-    return "2.8" if diffusers < (0, 36) else None
 
 
 def as_of(pipe: Any, *, version: Version, attention: str, autocast: bool) -> None:

@@ -19,7 +19,6 @@ from autotune.simulate.replay import Replayer
 from autotune.simulate.workspace import context_bytes
 from autotune.trace.turns import Stretch, denoiser_calls
 from benchmarks.cases import Case, Run, job_of, plan_of
-from benchmarks.eras import torch_at
 
 __all__ = ["Predicted", "predict"]
 
@@ -74,9 +73,8 @@ def predict(case: Case, runs: Iterable[Run]) -> dict[Run, Predicted]:
             if not case.denoiser_only:
                 called = {name: _called(trace, job, steps, run) for name, trace in traces.items()}
             replayers[key] = Replayer(
-                called, model=job.model, device=run.device, steps=steps, undo=False, found=plan, code=_codes(run, job),
-                torch_version=torch_at(case.diffusers),
-            )  # fmt: skip
+                called, model=job.model, device=run.device, steps=steps, undo=False, found=plan, code=_codes(run, job)
+            )
         if run.device not in bytes_on:
             graphed = job.model.denoisers if case.graphed else frozenset()
             bytes_on[run.device] = _on(replayers[key], plan, run.device, graphed)

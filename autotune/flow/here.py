@@ -59,7 +59,7 @@ def particulars(device: Device) -> dict[str, Any]:
         return {}
     from autotune.simulate.quirks import quirks_of
 
-    quirks = [quirk.source for quirk in quirks_of(device, torch_here(device))]
+    quirks = [quirk.note for quirk in quirks_of(device, torch_here(device))]
     named = {"allocator": settings.model_dump(exclude_defaults=True), "torch": quirks}
     return {name: value for name, value in named.items() if value}
 

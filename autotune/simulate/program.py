@@ -15,7 +15,7 @@ from autotune.records.device import Device
 from autotune.records.trace import DTYPES, EventKind, OpClass, Segment
 from autotune.simulate.attention import kernel_of, temporary_bytes
 from autotune.simulate.heap import Code, Rows
-from autotune.simulate.quirks import Quirk
+from autotune.simulate.quirks import Quirk, columns_bytes
 from autotune.simulate.workspace import conv_workspace_bytes, cublas_bytes
 
 __all__ = ["Border", "inside_attention", "program", "temporaries"]
@@ -62,7 +62,7 @@ def temporaries(segment: Segment, device: Device, attention: str, quirks: Sequen
             temporary[ops[mine]] = conv_workspace_bytes(device, DTYPES[code], segment.op_conv_bytes[rows[mine]])
         for quirk in quirks:
             slow = quirk.touches(segment)[rows]
-            temporary[ops[slow]] = quirk.held(segment, rows[slow])
+            temporary[ops[slow]] = columns_bytes(segment, rows[slow])
         held = [temporary_bytes(one, kernel_of(one, device, attention)) for one in segment.attentions]
         ends = np.flatnonzero(segment.kind == EventKind.ATTENTION_END)
         temporary[ends] = np.array(held, dtype=np.int64)[segment.ref[ends]] if held else 0

@@ -6,7 +6,7 @@ What it does not know: the seconds that such kernels take, for which nobody has 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,53 +14,30 @@ from numpy.typing import NDArray
 
 from autotune.records.device import Device
 from autotune.records.trace import DTYPES, OpClass, Segment, Trace
-from autotune.units import GIB, size
+from autotune.units import size
 
-__all__ = ["QUIRKS", "Quirk", "columns_bytes", "notes_on", "one_copy_bytes", "quirks_of"]
+__all__ = ["QUIRKS", "Quirk", "columns_bytes", "notes_on", "quirks_of"]
 
-_HALF = ("float16", "bfloat16")
 _HALF_BYTES = 2
 
 
 class Quirk(NamedTuple):
-    """A range of versions, both ends included, in which some convolutions in half precision hold other workspaces."""
+    """A range of versions, both ends included, in which these kernels write out columns (`vol2col`) for a matrix product."""
 
     first: tuple[int, int, int]
     last: tuple[int, int, int]
     op_class: OpClass
-    held: Callable[[Segment, NDArray[np.integer[Any]]], NDArray[np.int64]]
-    """Bytes, for rows of the segment's table of kernels. Shape `(rows,)`."""
+    dtypes: tuple[str, ...]
+    """Of two bytes a value."""
     note: str
-    """What people are told, with `{most}` bytes; empty where it is not worth a word."""
     source: str
-    from_capability: tuple[int, int] = (0, 0)
-    at_least_bytes: int = 0
-    """Of input, output and weight together."""
 
     def touches(self, segment: Segment) -> NDArray[np.bool_]:
         """Which rows of the segment's table of kernels; kernels of size 1 stay with cuDNN. Shape `(ops,)`."""
-        codes = [DTYPES.index(name) for name in _HALF]
-        spread = segment.op_conv_bytes.sum(axis=1) >= max(self.at_least_bytes, 1)
+        codes = [DTYPES.index(name) for name in self.dtypes]
+        spread = segment.op_conv_bytes.any(axis=1)
         touched: NDArray[np.bool_] = (segment.op_class == self.op_class) & np.isin(segment.op_dtype, codes) & spread
         return touched
-
-
-def columns_bytes(segment: Segment, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """What these convolutions write out as columns (`vol2col`) for a matrix product. Shape `(rows,)`.
-
-    The table holds FLOPs, 2 x output x channels x kernel, and the bytes of output and weight, from which the number of output
-    channels follows. Samples of a batch have their columns one after the other and are counted together.
-    """
-    products = segment.op_flops[rows] / 2
-    output_bytes, weight_bytes = segment.op_conv_bytes[rows, 1:].astype(np.float64).T
-    columns: NDArray[np.int64] = np.rint(products**2 * _HALF_BYTES**3 / (output_bytes * weight_bytes)).astype(np.int64)
-    return columns
-
-
-def one_copy_bytes(segment: Segment, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """The larger of input and output, and the weight: what is held where no plan with several copies is taken."""
-    held: NDArray[np.int64] = segment.op_conv_bytes[rows, :2].max(axis=1) + segment.op_conv_bytes[rows, 2]
-    return held
 
 
 QUIRKS = (
@@ -68,8 +45,8 @@ QUIRKS = (
         (2, 9, 0),
         (2, 9, 1),
         OpClass.CONV_3D,
-        columns_bytes,
-        "half-precision 3-D convolutions run without cuDNN and write out columns of up to {most}, which 2.8 and 2.10 do "
+        ("float16", "bfloat16"),
+        "half-precision 3-D convolutions run without cuDNN and write out columns of up to {columns}, which 2.8 and 2.10 do "
         "not; they also take longer than is estimated",
         # `use_cudnn` (aten/src/ATen/native/Convolution.cpp) is False there, `SlowDilated3d` is what is left on a card, and
         # slow_conv_dilated_all_cuda_template (cuda/NaiveDilatedConvolution.cu) has a column of in_channels x kernel values for
@@ -77,19 +54,6 @@ QUIRKS = (
         # 2.9.1, the size not stated; at 1200x1200 pixels it is predicted to take 6.34 and 12.70. Of 166643 (2.5 and 7.3 GB)
         # the shapes are not at hand.
         "pytorch issues 166643 and 177406",
-    ),
-    # An H200 with torch 2.11 and cuDNN 9.19 takes plans of 4.3 GB (256 channels of 1024x1024 at batch 4). An H100 with a torch
-    # of 2024 decoded FLUX at batch 4, with a convolution of 2 + 2 GiB, in a peak that leaves 2.5 GiB for it at most. Which
-    # version between them changed it is not published.
-    Quirk(
-        (0, 0, 0),
-        (2, 8, 99),
-        OpClass.CONV,
-        one_copy_bytes,
-        "",
-        "cuDNN passes over plans of 4 GiB and more (sayakpaul/diffusers-torchao, FLUX at batch 4)",
-        from_capability=(7, 0),
-        at_least_bytes=4 * GIB,
     ),
 )
 """The known ones."""
@@ -106,18 +70,27 @@ def quirks_of(device: Device, torch_version: str | None) -> tuple[Quirk, ...]:
     if numbers is None or device.kind == "cpu":
         return ()
     version = tuple(int(number or 0) for number in numbers.groups())
-    capability = device.compute_capability or (8, 0)
-    return tuple(
-        quirk for quirk in QUIRKS if quirk.first <= version <= quirk.last and capability >= quirk.from_capability
-    )
+    return tuple(quirk for quirk in QUIRKS if quirk.first <= version <= quirk.last)
+
+
+def columns_bytes(segment: Segment, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """What these convolutions write out. Shape `(rows,)`.
+
+    The table holds FLOPs, 2 x output x channels x kernel, and the bytes of output and weight, from which the number of output
+    channels follows. Samples of a batch have their columns one after the other and are counted together.
+    """
+    products = segment.op_flops[rows] / 2
+    output_bytes, weight_bytes = segment.op_conv_bytes[rows, 1:].astype(np.float64).T
+    columns: NDArray[np.int64] = np.rint(products**2 * _HALF_BYTES**3 / (output_bytes * weight_bytes)).astype(np.int64)
+    return columns
 
 
 def notes_on(trace: Trace, quirks: Sequence[Quirk], torch_version: str | None) -> tuple[str, ...]:
     """What the version does to kernels of this trace."""
     notes = []
-    for quirk in (quirk for quirk in quirks if quirk.note):
+    for quirk in quirks:
         touched = [(segment, np.flatnonzero(quirk.touches(segment))) for segment in trace.segments]
-        most = max((int(quirk.held(segment, rows).max()) for segment, rows in touched if len(rows)), default=0)
+        most = max((int(columns_bytes(segment, rows).max()) for segment, rows in touched if len(rows)), default=0)
         if most:
-            notes.append(f"torch {torch_version}: {quirk.note.format(most=size(most))} ({quirk.source})")
+            notes.append(f"torch {torch_version}: {quirk.note.format(columns=size(most))} ({quirk.source})")
     return tuple(notes)

@@ -77,9 +77,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, *, on_card: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._on_card = on_card
-        # Of the last convolution. In networks that are NCHW a fake view of one sample (after a VAE's attention) has the strides
-        # of NHWC and hands them on, where a real one has a first stride of its own and the next upsampling makes it NCHW.
-        self._is_nhwc = False
+        self._is_nhwc = False  # whether the weights of the last convolution are channels-last
         self.tape = Tape()
         self.paused = False
         self._numbers: dict[int, int] = {}
@@ -174,7 +172,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is _GROUP_NORM and self._on_card and self._is_nhwc and not args[0].is_contiguous():
+        if func is _GROUP_NORM and self._reaches(args[0]):
             copy = self.__torch_dispatch__(_CLONE, types, args[:1], {"memory_format": torch.contiguous_format})
             return self.__torch_dispatch__(func, types, (copy, *args[1:]), kwargs)
         out = func(*args, **kwargs)
@@ -193,6 +191,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._op(kind, args, kwargs, out, outputs)
         return out
 
+    def _reaches(self, image: torch.Tensor) -> bool:
+        """Whether kernels of a card meet the image in channels-last order.
+
+        A VAE's attention leaves one that is a view, and sums hand its order on. Of one sample the real view has a first stride
+        that belongs to no order, and the next upsampling makes it NCHW; a fake one has the strides of channels-last.
+        """
+        return self._on_card and _is_nhwc(image) and (self._is_nhwc or image.shape[0] > 1)
+
     def _op(self, kind: Any, args: Any, kwargs: Any, out: Any, outputs: list[torch.Tensor]) -> None:
         inputs = [t for t in args if isinstance(t, torch.Tensor)]
         for listed in args:
@@ -202,12 +208,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         flops = kind.flops(*args, **kwargs, out_val=out) if kind.flops else 0
         conv_bytes, op_class = _NO_CONVOLUTION, kind.op_class
         if op_class == OpClass.CONV:
-            self._is_nhwc = _is_nhwc(args[1]) or (self._is_nhwc and max(args[1].shape[2:], default=1) == 1)
-            if _is_nhwc(args[1]):
+            ordered, spread = _is_nhwc(args[1]), max(args[1].shape[2:], default=1) > 1
+            self._is_nhwc = ordered or (self._is_nhwc and not spread)
+            reached = self._reaches(args[0])
+            if ordered or reached:
                 op_class = OpClass.CONV_NHWC
-                if not args[0].is_contiguous(memory_format=torch.channels_last):
-                    conv_bytes = (_bytes(args[0]), 0, 0)  # cuDNN's binding copies it into that order
-            elif max(args[1].shape[2:], default=1) > 1:
+                if spread and self._on_card:  # cuDNN's binding copies what is not in that order
+                    conv_bytes = (0 if reached else _bytes(args[0]), 0, 0 if ordered else _bytes(args[1]))
+            elif spread:
                 op_class = OpClass.CONV_3D if args[1].dim() == 5 else OpClass.CONV
                 conv_bytes = (_bytes(args[0]), sum(map(_bytes, outputs)), _bytes(args[1]))
         main = inputs[0] if inputs else outputs[0]
