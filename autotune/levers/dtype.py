@@ -20,7 +20,7 @@ from autotune.levers.files import Files
 from autotune.levers.journal import Journal, Slot
 from autotune.levers.precisions import precisions
 from autotune.records.precision import AS_IS, Precision
-from autotune.upstream import internals, port
+from autotune.upstream import fakes, internals, port
 
 __all__ = ["Dtype"]
 
@@ -268,6 +268,9 @@ def _is_kept(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    fake = fakes.cast(tensor, dtype)
+    if fake is not None:
+        return fake
     with torch.no_grad():
         cast = tensor.to(dtype)
     if isinstance(tensor, torch.nn.Parameter):

@@ -30,8 +30,9 @@ from autotune.trace.routing import Routing
 from autotune.trace.shapes import Shape
 from autotune.trace.shortcuts import Shortcuts
 from autotune.trace.turns import Stretch, denoiser_calls, places, recorded_steps
-from autotune.trace.twin import ENTRY_POINTS, born, own_tensors, set_precision, twin_of
+from autotune.trace.twin import ENTRY_POINTS, own_tensors, set_precision, twin_of
 from autotune.trace.weights import block_bytes, buffer_bytes, own_bytes, precision, tensor_bytes, weight_bytes
+from autotune.upstream.fakes import born
 from autotune.upstream.port import networks
 
 __all__ = ["Session", "Size"]

@@ -45,7 +45,8 @@ class Shortcuts:
         def shortened(*args: Any, **kwargs: Any) -> Any:
             leaves, spec = tree_flatten((args, kwargs))
             lists = list(holders_in((args, kwargs), list))
-            key = self._key(module, leaves, spec, lists)
+            with torch._C.DisableTorchFunction():  # tens of thousands of shapes, none of which anybody need answer
+                key = self._key(module, leaves, spec, lists)
             if key is None or recorder.paused:
                 del leaves  # a call may drop what is in its lists
                 return forward(*args, **kwargs)
@@ -58,7 +59,8 @@ class Shortcuts:
             output = forward(*args, **kwargs)
             if key not in self._seen and tape is recorder.tape:
                 kept = captured(path, tape, starts, before, output, recorder)
-                unchanged = self._signatures.get(id(module)) == hash(_signature(module))
+                with torch._C.DisableTorchFunction():
+                    unchanged = self._signatures.get(id(module)) == hash(_signature(module))
                 self._seen[key] = kept if unchanged else None
             return output
 

@@ -13,14 +13,14 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import _disable_current_modes
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autotune.trace.quantized import stand_in
+from autotune.upstream.fakes import born
 from autotune.upstream.port import networks
 from autotune.upstream.weight_hooks import HOOK_ATTRIBUTES, hang_nothing, waiting
 
-__all__ = ["ENTRY_POINTS", "UntraceableError", "born", "own_tensors", "set_precision", "twin_of"]
+__all__ = ["ENTRY_POINTS", "UntraceableError", "own_tensors", "set_precision", "twin_of"]
 
 # Methods by which a pipeline's own code calls its networks.
 ENTRY_POINTS = ("forward", "encode", "decode")
@@ -41,16 +41,6 @@ def own_tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:
     """The parameters and buffers that the module holds itself, not its children's."""
     for table in (module._parameters, module._buffers):
         yield from (tensor for tensor in table.values() if tensor is not None)
-
-
-def born(mode: FakeTensorMode, tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """A fake on the CPU with the shape and strides of `tensor`."""
-    with _disable_current_modes():
-        meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype or tensor.dtype, device="meta")
-        fake = FakeTensor(mode, meta, torch.device("cpu"))  # a fifth of the time that the mode itself takes
-    if isinstance(tensor, torch.nn.Parameter):
-        fake._is_param = True  # what torch.nn.Parameter.__new__ does for subclasses
-    return fake
 
 
 def twin_of(pipe: Any, mode: FakeTensorMode) -> Any:

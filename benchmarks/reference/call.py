@@ -55,6 +55,7 @@ class Reference:
         self._programs = [program(segment, device, attention, quirks) for segment in trace.segments]
         self._stays = residency(model, plan, [segment.component for segment in trace.segments])
         self._roles = {part.name: part.role for part in model.components}
+        self._whole_by_block = {p.name for p in model.components if "group_offload_by_block" in p.capabilities}
         self._sizes = _component_sizes(trace)
         self._left_over = _left_over(self._programs)
         self._graphed = graphed
@@ -131,7 +132,8 @@ class Reference:
         if group is None:
             return None
         stream = _SIDE_STREAM if group.use_stream and role != "vae" else 0
-        if group.offload_type == "block_level" and role != "text_encoder":
+        by_block = segment.component in self._whole_by_block and role != "text_encoder"
+        if group.offload_type == "block_level" and by_block:
             return BlockParts(segment, self._trace, stream=stream)
         return LeafParts(segment, stream=stream)
 

@@ -43,8 +43,9 @@ from autotune import upstream
 from autotune.levers.attention import _BACKENDS, _BY_KIND, _KINDS, _attentions, _dispatching
 from autotune.levers.compiling import repeated_blocks
 from autotune.levers.feed_forward import _layers
-from autotune.trace.twin import _LIBRARIES, born
+from autotune.trace.twin import _LIBRARIES
 from autotune.upstream import backends, groups, internals, port, weight_hooks
+from autotune.upstream.fakes import born
 from autotune.upstream.port import networks
 from autotune.upstream.weight_hooks import HOOK_ATTRIBUTES
 from tests.contract.families import FAMILIES, build

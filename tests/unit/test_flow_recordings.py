@@ -98,7 +98,7 @@ def test_a_small_step_is_not_worth_a_proof(monkeypatch):
     proved = []
     facts = Session.facts
     monkeypatch.setattr(Session, "facts", lambda self, *, prove: proved.append(prove) or facts(self, prove=prove))
-    monkeypatch.setattr(Recordings, "_is_small", lambda self, trace, name: True)
+    monkeypatch.setattr("autotune.flow.recordings.is_small", lambda trace, name, device: True)
     assert all(one.small for one in recordings(sd()).facts().values())
     assert proved == [False]
     recordings(sd()).facts(prove=True)
