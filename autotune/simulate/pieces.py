@@ -8,7 +8,7 @@ side stream's pool before the current one runs (`ModuleGroup.onload_`, `GroupOff
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import count
+from itertools import count, islice, repeat
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from autotune.records.trace import EventKind, Segment, Trace
 from autotune.simulate.heap import LOCAL, STREAM, Code, Rows
 from autotune.simulate.program import Border
 
-__all__ = ["Granularity", "Pieces", "by_block", "by_leaf", "parents", "resident", "with_pieces"]
+__all__ = ["Granularity", "Pieces", "block_of", "by_block", "by_leaf", "resident", "with_pieces"]
 
 
 _CODE = LOCAL - 1
@@ -51,8 +51,8 @@ def by_block(segment: Segment, trace: Trace) -> Pieces:
     sizes: dict[int, tuple[int, ...]] = dict.fromkeys(rows.values(), ())
     rest: tuple[int, ...] = ()
     for path, own in trace.tensors.items():
-        if path.split(".")[0] == segment.component:
-            owner = next((parent for parent in parents(path) if parent in trace.blocks), None)
+        if path.partition(".")[0] == segment.component:
+            owner = block_of(path, trace)
             if owner is None:
                 rest += own
             elif owner in rows:
@@ -74,21 +74,25 @@ def with_pieces(rows: Rows, pieces: Pieces, blocks: Callable[[NDArray[np.int64]]
         blocks: rounds sizes to those of blocks.
     """
     is_border = (rows[:, 0] & _CODE) >= Border.ENTER
-    at = np.flatnonzero(is_border)
-    moved, counts = _moves(
-        rows[at].tolist(), pieces, first_slot=int(rows[(rows[:, 0] & LOCAL) > 0, 1].max(initial=-1)) + 1
-    )
-    places = np.repeat(at - np.arange(len(at)), counts[:-1])
+    matters = is_border & np.isin(rows[:, 1], list(pieces.sizes))
+    matters[np.argmax(is_border)] = is_border.any()  # what is in no piece comes with the first module
+    at = np.flatnonzero(matters)
+    first_slot = int(rows[(rows[:, 0] & LOCAL) > 0, 1].max(initial=-1)) + 1
+    moved, counts = _moves(rows[at].tolist(), pieces, first_slot)
+    places = np.repeat(at - np.cumsum(is_border)[at] + 1, counts[:-1])
     inserted = np.array(moved, dtype=np.int64).reshape(-1, 3)
     inserted[:, 2] = blocks(inserted[:, 2])
     kept = rows[~is_border]
     return np.insert(kept, np.append(places, np.full(counts[-1], len(kept))), inserted, axis=0)
 
 
-def parents(path: str) -> list[str]:
-    """The path and those above it, the innermost first."""
-    steps = path.split(".")
-    return [".".join(steps[:depth]) for depth in range(len(steps), 0, -1)]
+def block_of(path: str, trace: Trace) -> str | None:
+    """The block that the module is, or lies in; None if there is none."""
+    while path:
+        if path in trace.blocks:
+            return path
+        path = path.rpartition(".")[0]
+    return None
 
 
 def _moves(borders: list[list[int]], pieces: Pieces, first_slot: int) -> tuple[list[tuple[int, int, int]], list[int]]:
@@ -98,26 +102,25 @@ def _moves(borders: list[list[int]], pieces: Pieces, first_slot: int) -> tuple[l
     held: dict[int | None, list[int]] = {}
     moves: list[tuple[int, int, int]] = []
 
-    def bring(piece: int | None, sizes: tuple[int, ...], stream: int) -> None:
+    def bring(piece: int | None, sizes: tuple[int, ...], code: int) -> None:
         if piece not in held:
-            held[piece] = [next(slots) for _ in sizes]
-            moves.extend(
-                (Code.MALLOC + LOCAL + STREAM * stream, slot, size)
-                for slot, size in zip(held[piece], sizes, strict=True)
-            )
+            held[piece] = taken = list(islice(slots, len(sizes)))
+            moves.extend(zip(repeat(code), taken, sizes, strict=False))
 
     def send(piece: int | None) -> None:
-        moves.extend((Code.FREE + LOCAL, slot, 0) for slot in held.pop(piece, ()))
+        for slot in held.pop(piece, ()):
+            moves.append((Code.FREE + LOCAL, slot, 0))
 
+    here, there = Code.MALLOC + LOCAL, Code.MALLOC + LOCAL + STREAM * pieces.stream
     counts, entered = [], 0
     for code, row, _ in borders:
         before = len(moves)
         if code == Border.ENTER:
-            bring(None, pieces.rest, 0)
+            bring(None, pieces.rest, here)
             if row in pieces.sizes:
                 entered += 1
                 for piece in (row, *(order[entered : entered + 1] if pieces.stream else ())):
-                    bring(piece, pieces.sizes[piece], pieces.stream)
+                    bring(piece, pieces.sizes[piece], there)
                 if pieces.empties_cache:
                     moves.append((Code.EMPTY, 0, 0))
         else:

@@ -21,7 +21,7 @@ from autotune.records.plan import Plan
 from autotune.records.precision import AS_IS, DtypeName
 from autotune.records.trace import Trace
 from autotune.simulate.allocator_settings import Settings
-from autotune.simulate.pieces import parents
+from autotune.simulate.pieces import block_of
 
 __all__ = ["Ram", "undo_bytes", "waiting_ram"]
 
@@ -88,8 +88,8 @@ def _groups(trace: Trace, component: str, *, by_block: bool) -> dict[str, list[i
     """Bytes of the tensors in each of the component's groups; what is in no block has no stream and is not pinned."""
     groups: dict[str, list[int]] = defaultdict(list)
     for path, own in trace.tensors.items():
-        if path.split(".")[0] == component:
-            block = next((parent for parent in parents(path) if parent in trace.blocks), None) if by_block else path
+        if path.partition(".")[0] == component:
+            block = block_of(path, trace) if by_block else path
             if block is not None:
                 groups[block] += own
     return groups

@@ -82,13 +82,11 @@ def unpacked(call: KeptCall, arrays: Arrays) -> list[Trace]:
         segments.append(segment)
     if any(len(arrays[name]) != event for name in _EVENTS) or any(len(arrays[name]) != op for name in _OPS):
         raise ValueError("rows are left over")
-    traces = []
-    for kept_trace in call.traces:
-        frame = _at(call.frames, kept_trace.frame)
-        common: dict[str, Any] = {name: getattr(frame, name) for name in Frame.model_fields}
-        mine = tuple(_at(segments, place) for place in kept_trace.segments)
-        traces.append(Trace(**common, segments=mine))
-    return traces
+    whole = [Trace(**{name: getattr(frame, name) for name in Frame.model_fields}, segments=()) for frame in call.frames]
+    return [
+        _at(whole, one.frame).model_copy(update={"segments": tuple(_at(segments, place) for place in one.segments)})
+        for one in call.traces
+    ]
 
 
 def written(call: KeptCall, arrays: Arrays) -> bytes:

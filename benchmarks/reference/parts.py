@@ -9,7 +9,6 @@ from typing import Protocol
 
 from autotune.records.trace import EventKind, Segment, Trace
 from autotune.simulate.allocator import Allocator
-from autotune.simulate.pieces import parents
 
 __all__ = ["BlockParts", "LeafParts", "Parts"]
 
@@ -113,3 +112,9 @@ class BlockParts(_Prefetched):
         super().end(allocator)
         for handle in self._held or ():
             allocator.free(handle)
+
+
+def parents(path: str) -> list[str]:
+    """The path and those above it, the innermost first."""
+    steps = path.split(".")
+    return [".".join(steps[:depth]) for depth in range(len(steps), 0, -1)]
