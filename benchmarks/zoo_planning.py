@@ -82,15 +82,9 @@ def planned(name: str, workload: dict[str, Any]) -> None:
 
 def _second_card_row() -> Row:
     with tempfile.TemporaryDirectory() as folder:
-        own = {"AUTOTUNE_CACHE_DIR": folder}
-        _command("sdxl", _GPU, own)
-        seconds = []
-        for number in range(3):
-            profiles = str(Path(folder, f"profiles-{number}"))
-            seconds.append(_command("sdxl", _OTHER_GPU, own, "--profiles", profiles))
-    return Row(
-        "second_card_s", tuple(seconds), f"`autotune plan sdxl --gpu '{_OTHER_GPU}'` after another card, process"
-    )
+        _plan("sdxl", _GPU, folder, "first")
+        seconds = tuple(_plan("sdxl", _OTHER_GPU, folder, f"profiles-{number}") for number in range(3))
+    return Row("second_card_s", seconds, f"`autotune plan sdxl --gpu '{_OTHER_GPU}'` after another card, process")
 
 
 def _search_rows() -> Iterator[Row]:
@@ -190,9 +184,11 @@ def _findings(name: str) -> tuple[Any, Any]:
         return job, findings_of(job)
 
 
-def _command(model: str, gpu: str, environment: dict[str, str], *more: str) -> float:
+def _plan(model: str, gpu: str, folder: str, profiles: str) -> float:
+    """Seconds of a command with a cache and a folder for profiles of its own."""
+    where = ["--profiles", str(Path(folder, profiles))]
     start_s = time.perf_counter()
-    _run([sys.executable, "-m", "autotune", "plan", model, "--gpu", gpu, "--json", *more], environment)
+    _run([sys.executable, "-m", "autotune", "plan", model, "--gpu", gpu, *where], {"AUTOTUNE_CACHE_DIR": folder})
     return time.perf_counter() - start_s
 
 
