@@ -160,9 +160,10 @@ def front_for(question: Question, device: Device | None = None) -> Front:
 
     def search() -> Front:
         findings = findings_of(job, **asked_for)
+        front = front_from(findings, place_for(job), progress=lambda done, total: job.tell("searching", done, total))
         if call is not None and _keeps(question, device):
             keep(CallStore(calls_directory()), call.key, findings, lambda: offers_of(job, findings))
-        return front_from(findings, place_for(job), progress=lambda done, total: job.tell("searching", done, total))
+        return front
 
     return recalled(store, job, search)
 

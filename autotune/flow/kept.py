@@ -16,13 +16,13 @@ from autotune.records.device import Device
 from autotune.records.front import Front
 from autotune.records.kept import KeptCall, KeptTrace, Offer, Refused
 from autotune.records.model import Model
-from autotune.records.plan import EXECUTION_LEVERS, Plan
+from autotune.records.plan import EXECUTION_LEVERS, PLAIN, Plan
 from autotune.records.workload import Workload
 from autotune.search.space import Space
 from autotune.store.calls import CallStore
 from autotune.store.traces import Arrays, packed, unpacked
 
-__all__ = ["CARD", "cards_by_kind", "front_kept", "in_json", "keep"]
+__all__ = ["CARD", "cards_by_kind", "front_kept", "in_json", "keep", "kind_of"]
 
 CARD = "{card}"
 """Stands for a card's name in what is kept."""
@@ -51,17 +51,18 @@ def front_kept(
         front = front_from(findings, place)
         return front.model_copy(update={"model": name, "workload": called}), findings.model
     except Exception as error:  # whatever is wrong with a file, tracing anew puts it right
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        _log.info("the traces that were kept of %s are not used: %s", name, first)
+        _log.info("the traces that were kept of %s are not used: %s", name, _first_line(error))
         return None
 
 
 def keep(store: CallStore, key: str, findings: Findings, offers: Callable[[], dict[str, Offer]]) -> None:
     """Puts a call away, for cards of every kind that is offered something. What goes wrong is told to the log alone."""
     try:
-        store.save(*_kept(key, findings, offers()))
+        offered, before = offers(), store.find(key)
+        if offered and (before is None or len(before[0].offers) <= len(offered)):
+            store.save(*_kept(key, findings, offered))
     except Exception as error:  # the answer is there, and is worth more than the next one's seconds
-        _log.info("the traces of %s are not kept: %s", findings.model.name, error)
+        _log.info("the traces of %s are not kept: %s", findings.model.name, _first_line(error))
 
 
 def _kept(key: str, findings: Findings, offers: dict[str, Offer]) -> tuple[KeptCall, Arrays]:
@@ -90,6 +91,10 @@ def _kept(key: str, findings: Findings, offers: dict[str, Offer]) -> tuple[KeptC
         traces=tuple(traces),
     )
     return kept, pieces.arrays
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def kind_of(device: Device) -> str:
@@ -149,7 +154,8 @@ def _findings(kept: KeptCall, arrays: Arrays, device: Device) -> Findings | None
 
 
 def _plain(plan: Plan) -> dict[str, Any]:
-    return plan.model_dump(mode="json", include=set(plan.values))
+    """The plan as of a machine that is not here: TF32 is this process's setting, not the pipeline's."""
+    return plan.model_copy(update={"tf32": PLAIN.tf32}).model_dump(mode="json", include=set(plan.values))
 
 
 def _values(execution: tuple[Any, ...]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ _LAYERS, _LAYER_WIDTH = (
     100,
     512,
 )  # of a weight and a bias each, a MiB: tiny tensors move four times faster than a UNet's do
-_BLOCK_BYTES = 4 * 2**20  # weights of a layer
+_BLOCK_BYTES = 4 * 2**20  # weights of a convolution
 
 
 def kernel_s(clock: Clock) -> float:

@@ -40,7 +40,7 @@ class Segments:
     Args:
         device: where they run.
         quirks: what the installed torch does otherwise.
-        trace: any trace of the call: all have the same weights.
+        trace: any trace of the call: tensors are counted in it, and which of them are large, whatever precision others have.
     """
 
     def __init__(self, device: Device, quirks: Sequence[Quirk], trace: Trace) -> None:

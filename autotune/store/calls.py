@@ -1,7 +1,7 @@
 """Traced calls as files: one each, named by its key, in one folder of limited size. Many processes may read and write it.
 
-A key is made of the model, its call, the versions of the libraries that were traced and the code of this one that traces, so
-that whatever changes is a miss. A file that is broken is a miss with one warning, and is written anew.
+A key is made of the model, its call, the versions of the libraries that were traced, our own code and the packages that levers
+ask for, so that whatever changes is a miss. A file that is broken is a miss with one warning, and is written anew.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 from contextlib import suppress
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,8 @@ _log = logging.getLogger("autotune")
 _LARGEST_BYTES = 128 * MB
 _MOST_BYTES = 512 * MB
 _LOCK_TIMEOUT_S = 5.0
-_CODE = ("trace", "upstream", "levers", "probe", "records", "zoo")
-"""Rooms whose code decides what a trace holds."""
+_ABANDONED_S = 3600.0  # the age at which what a killed process was writing is swept away
+_KERNELS = ("xformers", "flash_attn", "flash_attn_interface", "sageattention", "kernels", "triton")
 
 
 def calls_directory() -> Path:
@@ -43,20 +45,26 @@ def key_of(source_key: str, workload: Workload) -> str:
     >>> len(key_of("1f0c", Workload(height=512, width=512)))
     16
     """
-    made_by = {"versions": versions(), "code": _code(), "kept_version": KEPT_VERSION}
+    made_by = {"versions": versions(), "code": _code(), "around": _around(), "kept_version": KEPT_VERSION}
     return hash_options({"source": source_key, "workload": workload.key.model_dump(exclude_defaults=True), **made_by})
 
 
 @cache
 def _code() -> str:
-    """Of every file that traces when it was written last and how large it is: what an upgrade or an editor changes."""
+    """Of each of our files when it was written last and how large it is: what an upgrade, a pull or an editor changes."""
     root = Path(__file__).parent.parent
     seen = hashlib.sha256()
-    for room in _CODE:
-        for path in sorted((root / room).glob("*.py")):
+    for path in sorted(path for kind in ("*.py", "*.json") for path in root.rglob(kind)):
+        with suppress(OSError):  # an editor's lock, or gone since the folder was listed
             status = path.stat()
-            seen.update(f"{room}/{path.name} {status.st_mtime_ns} {status.st_size}\n".encode())
+            seen.update(f"{path.relative_to(root)} {status.st_mtime_ns} {status.st_size}\n".encode())
     return seen.hexdigest()[:16]
+
+
+def _around() -> dict[str, bool | str]:
+    """What levers ask of this machine: packages with kernels, and whether its cards are hidden."""
+    there: dict[str, bool | str] = {name: find_spec(name) is not None for name in _KERNELS}
+    return there | {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
 
 
 class CallStore:
@@ -95,22 +103,30 @@ class CallStore:
                 return
             self._directory.mkdir(parents=True, exist_ok=True)
             with FileLock(self._directory / ".lock", timeout=_LOCK_TIMEOUT_S):
-                self._make_room(len(data))
-                files.write(self._path(call.key), data)
+                path = self._path(call.key)
+                self._make_room(len(data), but=path)
+                files.write(path, data)
         except (OSError, NotImplementedError) as error:
             _log.info("traces not kept in %s: %s", self._directory, files.reason(error, what="traced call"))
 
     def _path(self, key: str) -> Path:
         return self._directory / f"{key}.npz"
 
-    def _make_room(self, wanted_bytes: int) -> None:
-        there = sorted(((path.stat(), path) for path in self._directory.glob("*.npz")), key=_last_used)
+    def _make_room(self, wanted_bytes: int, *, but: Path) -> None:
+        """Removes what was used longest ago; one that another process is reading stays where the system says so."""
+        for path in self._directory.glob(".*.tmp"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                    path.unlink()
+        others = (path for path in self._directory.glob("*.npz") if path != but)
+        there = sorted(((path.stat(), path) for path in others), key=_last_used)
         total_bytes = sum(status.st_size for status, _ in there)
         for status, path in there:
             if total_bytes + wanted_bytes <= self._most_bytes:
                 return
-            path.unlink(missing_ok=True)
-            total_bytes -= status.st_size
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+                total_bytes -= status.st_size
 
 
 def _last_used(entry: tuple[Any, Path]) -> float:

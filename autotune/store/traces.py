@@ -14,7 +14,7 @@ from autotune.records.kept import Frame, KeptCall, KeptSegment
 from autotune.records.trace import DTYPES, EventKind, OpClass, Segment, Trace
 from autotune.units import GB
 
-__all__ = ["Packed", "packed", "read", "unpacked", "written"]
+__all__ = ["Arrays", "Packed", "packed", "read", "unpacked", "written"]
 
 _LARGEST_BYTES = 2 * GB  # of a file's arrays together; ten minutes of video at full length are some hundred MB
 _LARGEST_TENSOR_BYTES = 10_000 * GB
@@ -106,16 +106,27 @@ def read(data: bytes) -> tuple[KeptCall, Arrays]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(one.file_size for one in archive.infolist()) > _LARGEST_BYTES:
-                raise ValueError("it is too large")
+                raise ValueError("its arrays are too large")
         with np.load(io.BytesIO(data), allow_pickle=False) as found:
-            arrays = {name: found[name] for name in (*_EVENTS, *_OPS)}
-            facts = found[_FACTS]
+            arrays = {name: _array(found[name], kind, name) for name, kind in (_EVENTS | _OPS).items()}
+            facts = _array(found[_FACTS], np.uint8, _FACTS)
     except Exception as error:  # a broken archive is met in a dozen ways
-        raise ValueError(str(error) or type(error).__name__) from error
-    for name, kind in (_EVENTS | _OPS).items():
-        if arrays[name].dtype != kind or arrays[name].shape[1:] != ((3,) if name == "op_conv_bytes" else ()):
-            raise ValueError(f"{name} is of another kind")
-    return KeptCall.model_validate_json(facts.astype(np.uint8, casting="equiv").tobytes()), arrays
+        ours = str(error) if type(error) is ValueError and "\n" not in str(error) else "it is no traced call"
+        raise ValueError(ours) from error
+    return KeptCall.model_validate_json(facts.tobytes()), arrays
+
+
+def _array(found: Any, kind: type, name: str) -> NDArray[Any]:
+    """The array, if it is of that kind."""
+    shape = (3,) if name == "op_conv_bytes" else ()
+    if (
+        not isinstance(found, np.ndarray)
+        or found.dtype != kind
+        or found.ndim != 1 + len(shape)
+        or found.shape[1:] != shape
+    ):
+        raise ValueError(f"{name} is of another kind")
+    return found
 
 
 def _check(segment: Segment, kept: KeptSegment) -> None:

@@ -12,7 +12,7 @@ from autotune.errors import AutotuneError
 from autotune.flow.job import Job
 from autotune.flow.recordings import Recordings
 from autotune.records.device import Device
-from autotune.records.plan import PLAIN
+from autotune.records.plan import PLAIN, Plan
 from autotune.records.speed import Speed
 from autotune.simulate.workspace import context_bytes, conv_workspace_bytes, cublas_bytes
 from benchmarks.gpu.calls import predicted, recordings_of
@@ -33,14 +33,10 @@ def again(path: Path) -> Found:
     try:
         content: Found = json.loads(path.read_text(encoding="utf-8"))
         device = Device.model_validate(content["environment"]["device"])
+        calls = _Calls(device, str(content["environment"]["torch"]))
+        predictions = _predictions(device, path.with_name("speeds.json"))
     except (ValueError, KeyError, TypeError) as error:
         raise AutotuneError(f"{path} holds no results of benchmarks.gpu: {str(error).splitlines()[0]}") from error
-    predictions = Predictions()
-    speeds = path.with_name("speeds.json")
-    if speeds.exists():
-        measured = Speed.model_validate(json.loads(speeds.read_text(encoding="utf-8"))["measured"])
-        predictions.calibrate(device.model_copy(update={"speed": measured}))
-    calls = _Calls(device, content["environment"]["torch"])
     for part in content["parts"]:
         if part.get("measured"):
             _call(part, calls, predictions)
@@ -52,6 +48,15 @@ def again(path: Path) -> Found:
             for row in part["rows"]:
                 row["predicted_bytes"] = _convolution(device, part, row)
     return content
+
+
+def _predictions(device: Device, speeds: Path) -> Predictions:
+    """With the speed that was measured then, if there is a file of it."""
+    predictions = Predictions()
+    if speeds.exists():
+        measured = Speed.model_validate(json.loads(speeds.read_text(encoding="utf-8"))["measured"])
+        predictions.calibrate(device.model_copy(update={"speed": measured}))
+    return predictions
 
 
 class _Calls:
@@ -74,7 +79,7 @@ class _Calls:
 
 def _call(part: Found, calls: _Calls, predictions: Predictions) -> None:
     job, recordings = calls.of(part["model"], part["batch"])
-    plan = PLAIN.model_copy(update=part["plan"])
+    plan = Plan.model_validate(PLAIN.values | part["plan"])
     part["predicted"], estimate, anew = predicted(job, recordings, plan)
     predictions.add(part["seconds"], estimate, anew)
     compared(part["seconds"])

@@ -15,6 +15,7 @@ from autotune.flow import kept
 from autotune.flow.ask import _named_call, front_for, place_of
 from autotune.flow.question import Question
 from autotune.flow.recall import open_store
+from autotune.records.plan import PLAIN, Plan
 from autotune.store.calls import CallStore, calls_directory
 
 MODEL = "sd15"
@@ -132,3 +133,20 @@ def test_a_file_holds_no_more_than_it_must(cache):
     assert len(files) == 1
     assert files[0].stat().st_size < 1_000_000
     assert json.loads(CallStore(calls_directory()).find(key())[0].model_dump_json())["kept_version"] == 1
+
+
+def test_a_setting_of_this_process_is_not_the_pipelines():
+    assert kept._plain(Plan(tf32=True)) == kept._plain(Plan(tf32=False)) == {**kept._plain(Plan()), "tf32": PLAIN.tf32}
+
+
+def test_a_file_that_serves_more_cards_is_not_replaced(cache, tmp_path, caplog):
+    call, arrays = CallStore(calls_directory()).find(key())
+    store = CallStore(tmp_path)
+    store.save(call, arrays)
+    findings = kept._findings(call, arrays, place_of(Question(MODEL, gpu=SECOND))[0])
+    few = dict(list(call.offers.items())[:1])
+    for offers in ({}, few):
+        kept.keep(store, key(), findings, lambda offers=offers: offers)
+        assert store.find(key())[0].offers == call.offers
+    kept.keep(CallStore(tmp_path / "other"), key(), findings, lambda: few)
+    assert CallStore(tmp_path / "other").find(key())[0].offers == few

@@ -129,7 +129,7 @@ def test_pieces_that_are_missing_or_left_over_are_refused():
 
 def test_arrays_of_another_kind_are_refused():
     call, arrays = kept()
-    for wrong in (arrays["size"].astype(np.int32), arrays["size"].reshape(-1, 1)):
+    for wrong in (arrays["size"].astype(np.int32), arrays["size"].reshape(-1, 1), np.array(7)):
         with pytest.raises(ValueError, match="size is of another kind"):
             read(written(call, {**arrays, "size": wrong}))
 
@@ -174,6 +174,20 @@ class TestFolder:
         assert [record.levelno for record in caplog.records if record.name == "autotune"] == [logging.INFO]
         assert os.strerror(code) in caplog.text
         assert CallStore(tmp_path).find(KEY) is None
+
+    def test_what_a_killed_process_has_left_is_swept_away(self, tmp_path):
+        old, new = tmp_path / ".1f.npz.7.tmp", tmp_path / ".2b.npz.8.tmp"
+        for path in (old, new):
+            path.touch()
+        os.utime(old, (0, 0))
+        CallStore(tmp_path).save(*kept())
+        assert (old.exists(), new.exists()) == (False, True)
+
+    def test_an_editors_lock_beside_our_code_is_no_error(self, monkeypatch, tmp_path):
+        (tmp_path / "store").mkdir()
+        (tmp_path / ".#flow.py").symlink_to("nobody@nowhere")
+        monkeypatch.setattr(calls, "__file__", str(tmp_path / "store" / "calls.py"))
+        assert len(calls._code.__wrapped__()) == 16
 
     def test_what_was_used_longest_ago_makes_room(self, tmp_path):
         one = len(written(*kept()))
