@@ -13,10 +13,8 @@ from autotune.flow.asked import asked
 from autotune.flow.budget import assumed_host, budget_for, held_by
 from autotune.flow.checks import names_of
 from autotune.flow.choose import choose
-from autotune.flow.fronts import Place, front_from
 from autotune.flow.here import local_device
 from autotune.flow.job import Job, job_for
-from autotune.flow.kept import front_kept, keep
 from autotune.flow.learning import with_learned
 from autotune.flow.question import Question
 from autotune.flow.recall import open_store, recall_by_source, recalled, remember
@@ -30,7 +28,6 @@ from autotune.records.host import Host
 from autotune.records.plan import Plan
 from autotune.records.workload import Workload, with_defaults
 from autotune.report.explanation import Explanation
-from autotune.store.calls import CallStore, calls_directory, key_of
 
 if TYPE_CHECKING:
     from autotune.store.profiles import ProfileStore
@@ -149,6 +146,7 @@ def front_for(question: Question, device: Device | None = None) -> Front:
     known = None if call is None else _known(question, device, store, call)
     if known is not None:
         return known
+    from autotune.flow.fronts import front_from
     from autotune.flow.planning import findings_of, offers_of, place_for
 
     job = job_of(question, device)
@@ -162,7 +160,11 @@ def front_for(question: Question, device: Device | None = None) -> Front:
         findings = findings_of(job, **asked_for)
         front = front_from(findings, place_for(job), progress=lambda done, total: job.tell("searching", done, total))
         if call is not None and _keeps(question, device):
-            keep(CallStore(calls_directory()), call.key, findings, lambda: offers_of(job, findings))
+            from autotune.flow.kept import keep
+            from autotune.store.calls import CallStore, calls_directory, key_of
+
+            key = key_of(call.recipe.source_key, call.workload)
+            keep(CallStore(calls_directory()), key, findings, lambda: offers_of(job, findings))
         return front
 
     return recalled(store, job, search)
@@ -180,8 +182,13 @@ def _known(question: Question, device: Device, store: ProfileStore | None, call:
     )
     if front is not None or device.is_here or not _keeps(question, device):
         return front
+    from autotune.flow.fronts import Place
+    from autotune.flow.kept import front_kept
+    from autotune.store.calls import CallStore, calls_directory, key_of
+
     place, kept = Place(device, question.settings, question.torch_version), CallStore(calls_directory())
-    found = front_kept(kept, call.key, place, name=call.recipe.name, workload=call.workload)
+    key = key_of(call.recipe.source_key, call.workload)
+    found = front_kept(kept, key, place, name=call.recipe.name, workload=call.workload)
     if found is None:
         return None
     front, model = found
@@ -246,11 +253,6 @@ class _Call(NamedTuple):
 
     recipe: Recipe
     workload: Workload
-
-    @property
-    def key(self) -> str:
-        """Of its traces."""
-        return key_of(self.recipe.source_key, self.workload)
 
 
 def _named_call(question: Question) -> _Call | None:

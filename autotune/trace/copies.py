@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from autotune.records.trace import EventKind
 from autotune.trace.record import Op, Recorder, Tape
+from autotune.upstream.fakes import undispatched
 
 __all__ = ["PLAIN", "Before", "Lengths", "Recording", "captured", "holders_in", "lengths", "written_again"]
 
@@ -156,7 +156,7 @@ def written_again(
     numbers = {ref: recorder.new_number(size) for ref, size in _born(recording)}
     old = {ref: _Old.of(leaves[place], recorder) for ref, place in recording.ended.items()}
     made = _Made(recording, numbers, leaves, recorder, mode)
-    with _disable_current_modes(), torch._C.DisableTorchFunction():
+    with undispatched(), torch._C.DisableTorchFunction():
         written = [[made.tensor(item) for item in items] for items in recording.written]
         output = tree_unflatten([made.tensor(item) for item in recording.outputs], recording.spec)
     del made

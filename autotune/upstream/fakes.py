@@ -6,12 +6,15 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
-__all__ = ["born", "cast"]
+__all__ = ["born", "cast", "undispatched"]
+
+undispatched = _disable_current_modes
+"""A context in which no mode sees what is done."""
 
 
 def born(mode: FakeTensorMode, tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
     """A fake on the CPU with the shape and strides of `tensor`."""
-    with _disable_current_modes():
+    with undispatched():
         meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype or tensor.dtype, device="meta")
         fake = FakeTensor(mode, meta, torch.device("cpu"))
     if isinstance(tensor, torch.nn.Parameter):

@@ -34,7 +34,7 @@ from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from peft import LoraConfig
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -45,7 +45,7 @@ from autotune.levers.compiling import repeated_blocks
 from autotune.levers.feed_forward import _layers
 from autotune.trace.twin import _LIBRARIES
 from autotune.upstream import backends, groups, internals, port, weight_hooks
-from autotune.upstream.fakes import born
+from autotune.upstream.fakes import born, undispatched
 from autotune.upstream.port import networks
 from autotune.upstream.weight_hooks import HOOK_ATTRIBUTES
 from tests.contract.families import FAMILIES, build
@@ -535,6 +535,10 @@ def test_a_fake_can_be_born_a_parameter():
         "torch: _is_param means nothing"
     )
     assert not isinstance(born(mode, torch.ones(1)), torch.nn.Parameter)
+    with mode:
+        assert isinstance(torch.ones(1), FakeTensor)
+        with undispatched():
+            assert type(torch.ones(1)) is torch.Tensor, "torch: _disable_current_modes disables no mode"
 
 
 def test_modules_keep_their_tensors_in_these_tables():

@@ -24,7 +24,9 @@ def test_length():
 
 def test_it_says_near_the_top_that_no_card_has_run_it():
     head = TEXT.split("\n## ", 1)[0]
-    assert "**It has run on one graphics card, an H200, and on none of 4 to 24 GB yet.** Every figure is simulated" in head
+    assert (
+        "**It has run on one graphics card, an H200, and on none of 4 to 24 GB yet.** Every figure is simulated" in head
+    )
 
 
 def test_the_first_result_is_six_lines_that_need_no_scrolling():

@@ -16,7 +16,7 @@ from autotune.flow.ask import _named_call, front_for, place_of
 from autotune.flow.question import Question
 from autotune.flow.recall import open_store
 from autotune.records.plan import PLAIN, Plan
-from autotune.store.calls import CallStore, calls_directory
+from autotune.store.calls import CallStore, calls_directory, key_of
 
 MODEL = "sd15"
 FIRST, SECOND, OLD = "RTX 4060", "RTX 3060 12GB", "GTX 1070"
@@ -101,7 +101,8 @@ def test_a_profile_is_made_of_it(cache, tmp_path, monkeypatch):
 
 
 def key():
-    return _named_call(Question(MODEL, gpu=SECOND, workload=SMALL)).key
+    named = _named_call(Question(MODEL, gpu=SECOND, workload=SMALL))
+    return key_of(named.recipe.source_key, named.workload)
 
 
 @pytest.mark.parametrize("wrong", ["offers", "traces", "segments", "tried", "frames"])
@@ -115,7 +116,7 @@ def test_what_does_not_hold_together_is_a_miss(wrong, cache, tmp_path, monkeypat
     question = Question(MODEL, gpu=SECOND, workload=SMALL)
     named, device = _named_call(question), place_of(question)[0]
     place = kept.Place(device)
-    assert kept.front_kept(other, named.key, place, name=MODEL, workload=named.workload) is None
+    assert kept.front_kept(other, key(), place, name=MODEL, workload=named.workload) is None
     said = [record for record in caplog.records if record.name == "autotune"]
     assert len(said) <= 1
 

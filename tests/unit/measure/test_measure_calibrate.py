@@ -120,7 +120,7 @@ def test_a_card_is_timed_in_everything_its_speed_is_made_of():
     assert {name.split()[1] for name in names if name.startswith("attention ")} == {
         "flash", "efficient", "math", "efficient_float32",
     }  # fmt: skip
-    assert set(names[-6:]) == {"pointwise", "norm", "copy", "pinned", "pageable", "back"}
+    assert set(names[-7:]) == {"pointwise", "norm", "copy", "pinned", "pageable", "back", "reused"}
 
 
 @module.undisturbed("cpu")
