@@ -58,7 +58,7 @@ def front_kept(
 def keep(store: CallStore, key: str, findings: Findings, offers: Callable[[], dict[str, Offer]]) -> None:
     """Puts a call away, for cards of every kind that is offered something. What goes wrong is told to the log alone."""
     try:
-        offered, before = offers(), store.find(key)
+        offered, before = offers(), store.find(key, tells=False)
         if offered and (before is None or len(before[0].offers) <= len(offered)):
             store.save(*_kept(key, findings, offered))
     except Exception as error:  # the answer is there, and is worth more than the next one's seconds

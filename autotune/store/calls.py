@@ -77,8 +77,8 @@ class CallStore:
     def __init__(self, directory: Path, *, most_bytes: int = _MOST_BYTES) -> None:
         self._directory, self._most_bytes = directory, most_bytes
 
-    def find(self, key: str) -> tuple[KeptCall, Arrays] | None:
-        """The call of that key, or None."""
+    def find(self, key: str, *, tells: bool = True) -> tuple[KeptCall, Arrays] | None:
+        """The call of that key, or None; `tells` whether a broken file is worth a warning."""
         path = self._path(key)
         try:
             found = read(files.read(path, most_bytes=_LARGEST_BYTES, what="a traced call"))
@@ -87,7 +87,9 @@ class CallStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
-            _log.warning("%s is ignored: %s. It will be written anew", path, files.reason(error, what="traced call"))
+            if tells:
+                why = files.reason(error, what="traced call")
+                _log.warning("%s is ignored: %s. It will be written anew", path, why)
             return None
         with suppress(OSError):
             os.utime(path)  # the one that was used longest ago goes first

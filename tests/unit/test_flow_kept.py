@@ -151,3 +151,15 @@ def test_a_file_that_serves_more_cards_is_not_replaced(cache, tmp_path, caplog):
         assert store.find(key())[0].offers == call.offers
     kept.keep(CallStore(tmp_path / "other"), key(), findings, lambda: few)
     assert CallStore(tmp_path / "other").find(key())[0].offers == few
+
+
+def test_a_broken_file_costs_one_line(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("AUTOTUNE_CACHE_DIR", str(tmp_path))
+    calls_directory().mkdir(parents=True)
+    path = calls_directory() / f"{key()}.npz"
+    path.write_bytes(b"broken")
+    autotune.plan(MODEL, gpu=FIRST, workload=SMALL, profiles=tmp_path / "profiles")
+    assert [record.message for record in caplog.records if record.name == "autotune"] == [
+        f"{path} is ignored: it is no traced call. It will be written anew"
+    ]
+    assert CallStore(calls_directory()).find(key()) is not None
