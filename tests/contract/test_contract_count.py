@@ -83,8 +83,9 @@ def test_costs_are_those_of_the_estimates_and_bytes_no_more(family):
         assert device.kind == "cuda" or (costs.needed_bytes == needed).all()
 
 
+@pytest.mark.parametrize("settings", ["defaults", "rounded"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_both_get_through_under_the_smallest_limit(family):
-    for plan, timeline, reference in usages(family, None, 4):
+def test_both_get_through_under_the_smallest_limit(family, settings):
+    for plan, timeline, reference in usages(family, SETTINGS[settings], 4):
         limit = timeline.smallest_limit()
         assert timeline.run(limit, calls=2) == reference.run(limit, calls=2), plan.changes
