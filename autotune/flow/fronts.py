@@ -34,6 +34,8 @@ __all__ = [
     "front_from",
     "largest",
     "named_space",
+    "replayer_of",
+    "replayers_of",
     "running",
     "worst",
 ]
@@ -141,19 +143,22 @@ def named_space(space: Space, dtypes: Sequence[Precision]) -> Space | None:
 def replayers_of(findings: Findings, space: Space, place: Place) -> list[Replayer]:
     """One for each call, with what the space executes."""
     wanted = space.wanted
-    return [
-        Replayer(
-            {execution: trace for execution, trace in call.traces.items() if execution in wanted},
-            model=findings.model,
-            device=place.device,
-            steps=call.steps,
-            undo=findings.undo,
-            found=findings.found,
-            settings=place.settings,
-            torch_version=place.torch_version,
-        )
-        for call in findings.calls
-    ]
+    calls = (call._replace(traces={e: t for e, t in call.traces.items() if e in wanted}) for call in findings.calls)
+    return [replayer_of(call, findings.model, place, undo=findings.undo, found=findings.found) for call in calls]
+
+
+def replayer_of(call: Traced, model: Model, place: Place, *, undo: bool, found: Plan) -> Replayer:
+    """What replays one call there."""
+    return Replayer(
+        call.traces,
+        model=model,
+        device=place.device,
+        steps=call.steps,
+        undo=undo,
+        found=found,
+        settings=place.settings,
+        torch_version=place.torch_version,
+    )
 
 
 def worst(replayers: Sequence[Replayer]) -> Callable[[Sequence[Plan]], list[Estimate]]:

@@ -9,7 +9,7 @@ from itertools import repeat
 from typing import Any
 
 from autotune.errors import PlanError
-from autotune.flow.fronts import Findings, Place, Traced, front_from, named_space, running, worst
+from autotune.flow.fronts import Findings, Place, Traced, front_from, named_space, replayer_of, running, worst
 from autotune.flow.job import Job
 from autotune.flow.kept import CARD, cards_by_kind, in_json
 from autotune.flow.recordings import Recordings, is_small
@@ -24,7 +24,6 @@ from autotune.records.plan import LEVERS, Plan
 from autotune.records.precision import Precision
 from autotune.records.workload import Workload
 from autotune.search.space import Space
-from autotune.simulate.replay import Replayer
 
 __all__ = [
     "as_it_is",
@@ -170,13 +169,8 @@ def _estimated(job: Job, plans: Sequence[Plan]) -> tuple[Workload, list[Estimate
         refused = next((plan for plan in plans if plan.execution not in traced), None)
         if refused is not None:
             raise PlanError(recording.why_not(refused.execution))
-    replayers = [
-        Replayer(
-            traced, model=job.model, device=job.device, steps=recording.workload.steps or 1, undo=job.undo,
-            found=job.found, settings=job.allocator, torch_version=job.torch_version,
-        )
-        for recording, traced in zip(recordings, traces, strict=True)
-    ]  # fmt: skip
+    calls = [Traced(one.made, traced, one.refused) for one, traced in zip(recordings, traces, strict=True)]
+    replayers = [replayer_of(call, job.model, place_for(job), undo=job.undo, found=job.found) for call in calls]
     return _of_largest(job, recordings).made, worst(replayers)(plans)
 
 

@@ -77,7 +77,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, *, on_card: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._on_card = on_card
-        self._is_nhwc = False  # whether the weights of the last convolution are channels-last
+        self._weights_are_nhwc = False  # those of the last convolution
         self.tape = Tape()
         self.paused = False
         self._numbers: dict[int, int] = {}
@@ -197,7 +197,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         A VAE's attention leaves one that is a view, and sums hand its order on. Of one sample the real view has a first stride
         that belongs to no order, and the next upsampling makes it NCHW; a fake one has the strides of channels-last.
         """
-        return self._on_card and _is_nhwc(image) and (self._is_nhwc or image.shape[0] > 1)
+        return self._on_card and _is_nhwc(image) and (self._weights_are_nhwc or image.shape[0] > 1)
 
     def _op(self, kind: Any, args: Any, kwargs: Any, out: Any, outputs: list[torch.Tensor]) -> None:
         inputs = [t for t in args if isinstance(t, torch.Tensor)]
@@ -209,7 +209,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         conv_bytes, op_class = _NO_CONVOLUTION, kind.op_class
         if op_class == OpClass.CONV:
             ordered, spread = _is_nhwc(args[1]), max(args[1].shape[2:], default=1) > 1
-            self._is_nhwc = ordered or (self._is_nhwc and not spread)
+            self._weights_are_nhwc = ordered or (self._weights_are_nhwc and not spread)
             reached = self._reaches(args[0])
             if ordered or reached:
                 op_class = OpClass.CONV_NHWC
