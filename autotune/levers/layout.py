@@ -14,7 +14,7 @@ import torch
 from autotune.errors import PlanError
 from autotune.levers.base import Domain, Lever, Subject
 from autotune.levers.journal import Journal, Slot
-from autotune.upstream import port
+from autotune.upstream import fakes, port
 
 __all__ = ["ChannelsLast"]
 
@@ -61,11 +61,22 @@ class ChannelsLast(Lever):
 
 
 def _convert(module: torch.nn.Conv2d, order: torch.memory_format) -> None:
-    weight = module.weight.detach()
+    weight = module.weight
+    strides = torch.empty(weight.shape, device="meta", memory_format=order).stride()
     if order is torch.channels_last:
-        module.weight.data = weight.contiguous(memory_format=order)
-    elif weight.stride() != torch.empty(weight.shape, device="meta").stride():
-        module.weight.data = weight.clone(memory_format=order)  # of one pixel it counts as contiguous in either order
+        if not weight.is_contiguous(memory_format=order):
+            weight.data = _laid(weight, strides)
+    elif weight.stride() != strides:  # of one pixel it counts as contiguous in either order
+        weight.data = _laid(weight, strides)
+
+
+def _laid(weight: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
+    """The same in another order."""
+    fake = fakes.laid(weight, strides)
+    if fake is not None:
+        return fake
+    now = weight.detach()
+    return now.new_empty_strided(now.shape, strides).copy_(now)
 
 
 def _is_last(module: torch.nn.Conv2d) -> bool | None:
@@ -88,8 +99,7 @@ def _put_back(module: torch.nn.Conv2d, strides: tuple[int, ...]) -> None:
     """The layout, whatever the weight holds by now."""
     weight = module.weight
     if tuple(weight.stride()) != strides and weight.dim() == len(strides):
-        now = weight.detach()
-        weight.data = now.new_empty_strided(now.shape, strides).copy_(now)
+        weight.data = _laid(weight, strides)
 
 
 def _convolutions(part: torch.nn.Module) -> list[torch.nn.Conv2d]:

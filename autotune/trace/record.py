@@ -19,6 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from autotune.records.estimate import PhaseName
 from autotune.records.trace import Attention, EventKind, OpClass, Segment
+from autotune.trace.answers import Answer, Answers
+from autotune.trace.metas import given
 from autotune.trace.operators import dtype_code, op_kind
 
 __all__ = ["Op", "Recorder", "Tape"]
@@ -27,6 +29,7 @@ Op = tuple[int, int, float, float, int, tuple[int, int, int]]
 """A kernel: its class, type, FLOPs, bytes moved, launches, and a convolution's bytes (`Segment.op_conv_bytes`)."""
 
 _GROUP_NORM, _CLONE = torch.ops.aten.native_group_norm.default, torch.ops.aten.clone.default
+_DEVICE = torch.ops.prim.device.default
 _WEIGHT = -1
 _NO_CONVOLUTION = (0, 0, 0)
 
@@ -77,6 +80,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, *, on_card: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._on_card = on_card
+        self._answers = Answers()
         self._weights_are_nhwc = False  # those of the last convolution
         self.tape = Tape()
         self.paused = False
@@ -172,10 +176,40 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is _DEVICE and type(args[0]) is FakeTensor:
+            return args[0].fake_device
         if func is _GROUP_NORM and self._reaches(args[0]):
             copy = self.__torch_dispatch__(_CLONE, types, args[:1], {"memory_format": torch.contiguous_format})
             return self.__torch_dispatch__(func, types, (copy, *args[1:]), kwargs)
-        out = func(*args, **kwargs)
+        with torch._C.DisableTorchFunction():  # nobody need answer for shapes
+            fakes: list[FakeTensor] = []
+            key = self._answers.find(func, args, kwargs, fakes)
+            answer = self._answers.get(key) if key is not None else None
+            if answer is not None:
+                return self._answered(answer, func, args, kwargs, fakes)
+            out = given(func, args, kwargs, fakes) if key is not None else None
+        if out is None:
+            out = func(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            if key is not None:
+                answer = self._answers.keep(key, fakes, out)
+            return self._told(func, args, kwargs, out, answer)
+
+    def _answered(self, answer: Answer, func: Any, args: Any, kwargs: Any, fakes: list[FakeTensor]) -> Any:
+        """What the operator gives, from memory."""
+        outputs = answer.again(fakes)
+        out = answer.given(outputs)
+        if self.paused:
+            return out
+        if answer.told is None or not answer.is_new:
+            return self._told(func, args, kwargs, out, answer)
+        for tensor in outputs:
+            self.alloc(tensor)
+        self._happened(answer.told)
+        return out
+
+    def _told(self, func: Any, args: Any, kwargs: Any, out: Any, answer: Answer | None) -> Any:
+        """Records what the operator has done."""
         if self.paused:
             return out
         outputs = (
@@ -188,8 +222,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 fresh = True
         kind = op_kind(func)
         if outputs and (fresh or kind.mutates):
-            self._op(kind, args, kwargs, out, outputs)
+            op = self._op(kind, args, kwargs, out, outputs)
+            self._happened(op)
+            if answer is not None and kind.op_class != OpClass.CONV:
+                answer.told = op
         return out
+
+    def _happened(self, op: Op) -> None:
+        self.tape.ops.append(op)
+        self._event(EventKind.OP, len(self.tape.ops) - 1, 0)
 
     def _reaches(self, image: torch.Tensor) -> bool:
         """Whether kernels of a card meet the image in channels-last order.
@@ -199,7 +240,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         return self._on_card and _is_nhwc(image) and (self._weights_are_nhwc or image.shape[0] > 1)
 
-    def _op(self, kind: Any, args: Any, kwargs: Any, out: Any, outputs: list[torch.Tensor]) -> None:
+    def _op(self, kind: Any, args: Any, kwargs: Any, out: Any, outputs: list[torch.Tensor]) -> Op:
         inputs = [t for t in args if isinstance(t, torch.Tensor)]
         for listed in args:
             if isinstance(listed, list | tuple):
@@ -220,8 +261,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 conv_bytes = (_bytes(args[0]), sum(map(_bytes, outputs)), _bytes(args[1]))
         main = inputs[0] if inputs else outputs[0]
         dtype = dtype_code(main.dtype) if kind.format is None else kind.format
-        self.tape.ops.append((op_class, dtype, flops, sum(moved), 1, conv_bytes))
-        self._event(EventKind.OP, len(self.tape.ops) - 1, 0)
+        return op_class, dtype, flops, sum(moved), 1, conv_bytes
 
 
 def _bytes(tensor: torch.Tensor) -> int:

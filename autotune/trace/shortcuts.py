@@ -22,7 +22,8 @@ from autotune.trace.record import Recorder
 
 __all__ = ["Shortcuts"]
 
-_IGNORED = {"forward", "to", "_parameters", "_buffers", "_modules", "training"}
+# Of a module's own bookkeeping nothing decides what its call does but hooks, and those of a twin are functions.
+_IGNORED = {"forward", "to", *(name for name in vars(torch.nn.Module()) if name.startswith("_")), "training"}
 
 
 class Shortcuts:
