@@ -7,7 +7,7 @@ Not kept is what depends on values, what changes the shape of what it is given, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,9 +17,7 @@ from autotune.upstream.fakes import made, no_dispatch, viewed
 
 __all__ = ["Answer", "Answers"]
 
-_PLAIN = frozenset(
-    {int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format}
-)
+_PLAIN = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format})
 _TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view}
 _CPU = torch.device("cpu")
 
@@ -122,7 +120,9 @@ def _answer(fakes: Sequence[FakeTensor], out: Any) -> Answer | None:
         return None
     storages = [fake.untyped_storage()._cdata for fake in fakes]
     found = [_output(one, fakes, storages) for one in outputs]
-    new = [one.untyped_storage()._cdata for one, how in zip(outputs, found, strict=True) if how and how.argument is None]
+    new = [
+        one.untyped_storage()._cdata for one, how in zip(outputs, found, strict=True) if how and how.argument is None
+    ]
     if None in found or len(set(new)) < len(new):
         return None
     return Answer([how for how in found if how], several)

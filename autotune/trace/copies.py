@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from autotune.records.trace import EventKind
-from autotune.trace.record import Op, Recorder, Tape
+from autotune.trace.record import Recorder
+from autotune.trace.tape import Op, Rows, Tape
 from autotune.upstream.fakes import undispatched
 
 __all__ = ["PLAIN", "Before", "Lengths", "Recording", "captured", "holders_in", "lengths", "written_again"]
@@ -73,7 +76,9 @@ class Recording(NamedTuple):
     """What one call wrote, and what it left behind."""
 
     path: str
-    events: list[tuple[int, int, int]]
+    events: Rows
+    born: NDArray[np.int64]
+    """Numbers of the storages that it made, ascending."""
     ops: list[Op]
     attentions: list[Any]
     modules: list[str]
@@ -105,16 +110,12 @@ def captured(
     path: str, tape: Tape, starts: Lengths, before: Before, output: Any, recorder: Recorder
 ) -> Recording | None:
     """What the call wrote, if it can be written again: all that it leaves alive it returns, or puts into the lists."""
-    events = tape.events[starts[0] :]
-    alive: dict[int, int] = {}
-    ended: dict[int, int] = {}
-    for kind, ref, size in events:
-        if kind == EventKind.ALLOC:
-            alive[ref] = size
-        elif kind == EventKind.FREE and alive.pop(ref, None) is None:
-            if ref not in before.numbers:
-                return None
-            ended[ref] = before.numbers[ref]
+    events = tape.events.since(starts[0])
+    made, gone = (events[events[:, 0] == kind] for kind in (EventKind.ALLOC, EventKind.FREE))
+    ended = {ref: before.numbers.get(ref) for ref in np.setdiff1d(gone[:, 1], made[:, 1]).tolist()}
+    if None in ended.values():
+        return None
+    alive = dict(made[~np.isin(made[:, 1], gone[:, 1]), 1:].tolist())
     returned, spec = tree_flatten(output)
     left = [[_left(leaf, alive, before, recorder) for leaf in leaves] for leaves in (returned, *before.lists)]
     if any(one is NotImplemented for leaves in left for one in leaves) or any(
@@ -128,11 +129,12 @@ def captured(
     return Recording(
         path=path,
         events=events,
+        born=np.sort(made[:, 1]),
         ops=tape.ops[starts[1] :],
         attentions=tape.attentions[starts[2] :],
         modules=list(tape.modules),
         starts=starts,
-        ended=ended,
+        ended={ref: place for ref, place in ended.items() if place is not None},
         kept=alive,
         outputs=left[0],
         spec=spec,
@@ -153,9 +155,9 @@ def written_again(
     `leaves` is empty afterwards: what only the lists held has ended by then, and that is told where the call ended it.
     """
     tape = recorder.tape
-    numbers = {ref: recorder.new_number(size) for ref, size in _born(recording)}
+    first = recorder.new_numbers(len(recording.born))
     old = {ref: _Old.of(leaves[place], recorder) for ref, place in recording.ended.items()}
-    made = _Made(recording, numbers, leaves, recorder, mode)
+    made = _Made(recording, first, leaves, recorder, mode)
     with undispatched(), torch._C.DisableTorchFunction():
         written = [[made.tensor(item) for item in items] for items in recording.written]
         output = tree_unflatten([made.tensor(item) for item in recording.outputs], recording.spec)
@@ -164,41 +166,48 @@ def written_again(
     start = len(tape.events)
     for given, items in zip(lists, written, strict=True):
         given[:] = items
-    others = tape.events[start:]  # ends of which the recorded call knows nothing
-    del tape.events[start:]
-    living = {ref for ref, storage in old.items() if not storage.has_ended(recorder)}
-    numbers |= {ref: storage.number for ref, storage in old.items()}
-    tape.events += _renumbered(recording, path, numbers, living, tape)
-    tape.events += others
+    others = tape.events.cut(start)  # ends of which the recorded call knows nothing
+    ended = {ref: storage.number for ref, storage in old.items() if storage.has_ended(recorder)}
+    tape.events.extend(_renumbered(recording, path, first, ended, tape))
+    tape.events.extend(others)
     tape.ops += recording.ops
     tape.attentions += recording.attentions
     return output
 
 
-def _born(recording: Recording) -> Iterator[tuple[int, int]]:
-    return ((ref, size) for kind, ref, size in recording.events if kind == EventKind.ALLOC)
+def _renumbered(recording: Recording, path: str, first: int, ended: Mapping[int, int], tape: Tape) -> Rows:
+    """The recorded events as they are here.
 
-
-def _renumbered(
-    recording: Recording, path: str, numbers: Mapping[int, int], living: set[int], tape: Tape
-) -> Iterator[tuple[int, int, int]]:
-    """The recorded events as they are here; `living` are storages that somebody else holds."""
-    op_shift = len(tape.ops) - recording.starts[1]
-    attention_shift = len(tape.attentions) - recording.starts[2]
-    modules: dict[int, int] = {}
-    for kind, ref, size in recording.events:
-        if kind in {EventKind.ALLOC, EventKind.FREE}:
-            if ref not in living:
-                yield kind, numbers[ref], size
-        elif kind == EventKind.OP:
-            yield kind, ref + op_shift, size
-        elif kind in {EventKind.ENTER, EventKind.EXIT}:
-            if ref not in modules:
-                here = path + recording.modules[ref].removeprefix(recording.path)
-                modules[ref] = tape.modules.setdefault(here, len(tape.modules))
-            yield kind, modules[ref], size
-        else:
-            yield kind, ref + attention_shift, size
+    Args:
+        recording: what is written again.
+        path: of the module here.
+        first: number of the first storage that is made.
+        ended: of storages from before the call the number here; those that somebody else holds do not end.
+        tape: what has been written.
+    """
+    rows = recording.events.copy()
+    kind, ref = rows[:, 0], rows[:, 1]
+    is_made = kind == EventKind.ALLOC
+    is_end = kind == EventKind.FREE
+    is_own = is_made | (is_end & np.isin(ref, recording.born))
+    is_border = (kind == EventKind.ENTER) | (kind == EventKind.EXIT)
+    is_op = kind == EventKind.OP
+    is_attention = ~(is_made | is_end | is_border | is_op)
+    ref[is_own] = first + np.searchsorted(recording.born, ref[is_own])
+    ref[is_op] += len(tape.ops) - recording.starts[1]
+    ref[is_attention] += len(tape.attentions) - recording.starts[2]
+    entered, which = np.unique(ref[is_border], return_inverse=True)
+    modules = (path + recording.modules[row].removeprefix(recording.path) for row in entered.tolist())
+    ref[is_border] = np.array([tape.modules.setdefault(here, len(tape.modules)) for here in modules], dtype=np.int64)[
+        which
+    ]
+    is_kept = ~is_end | is_own
+    for row in np.flatnonzero(is_end & ~is_own).tolist():
+        number = ended.get(int(ref[row]))
+        is_kept[row] = number is not None
+        ref[row] = -1 if number is None else number
+    found: Rows = rows[is_kept]
+    return found
 
 
 def _held(dictionary: dict[Any, Any]) -> tuple[Any, ...]:
@@ -251,12 +260,12 @@ class _Made:
     def __init__(
         self,
         recording: Recording,
-        numbers: Mapping[int, int],
+        first: int,
         leaves: Sequence[Any],
         recorder: Recorder,
         mode: FakeTensorMode,
     ) -> None:
-        self._recording, self._numbers, self._leaves = recording, numbers, leaves
+        self._recording, self._first, self._leaves = recording, first, leaves
         self._recorder, self._mode = recorder, mode
         self._bases: dict[int, torch.Tensor] = {}
         self._views: dict[_View, torch.Tensor] = {}
@@ -279,8 +288,10 @@ class _Made:
                 return leaf.as_strided(view.shape, view.stride, leaf.storage_offset() + view.offset)
         base = self._bases.get(view.number)
         if base is None:
-            elements = self._recording.kept[view.number] // view.dtype.itemsize
-            base = self._bases[view.number] = torch.empty(elements, dtype=view.dtype, device="meta")
-            self._recorder.bind(base, self._numbers[view.number])
+            size_bytes = self._recording.kept[view.number]
+            base = torch.empty(size_bytes // view.dtype.itemsize, dtype=view.dtype, device="meta")
+            number = self._first + int(np.searchsorted(self._recording.born, view.number))
+            self._bases[view.number] = base
+            self._recorder.bind(base, number, size_bytes)
         meta = base.view(view.dtype).as_strided(view.shape, view.stride, view.offset)
         return FakeTensor(self._mode, meta, torch.device("cpu"))

@@ -1,8 +1,8 @@
 """What the operators that networks are made of give for fakes, without torch's way through Python.
 
 torch's fakes answer for every operator there is, in 0.5 to 7 ms where they have not met its arguments before. Views and
-operators by element are their meta kernels' to answer, in C++; convolutions, norms and a matrix product with a bias have none, and give
-what their names say. Only plain cases are answered here; for all others, and for all operators that are not named, it is None.
+operators by element are their meta kernels' to answer, in C++; convolutions, norms and a matrix product with a bias have none,
+and give what their names say. Only plain cases are answered; for all others, and for operators that are not named, it is None.
 """
 
 from __future__ import annotations

@@ -11,60 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from autotune.records.estimate import PhaseName
-from autotune.records.trace import Attention, EventKind, OpClass, Segment
+from autotune.records.trace import EventKind, OpClass
 from autotune.trace.answers import Answer, Answers
 from autotune.trace.metas import given
 from autotune.trace.operators import dtype_code, op_kind
+from autotune.trace.tape import Op, Tape
 
-__all__ = ["Op", "Recorder", "Tape"]
-
-Op = tuple[int, int, float, float, int, tuple[int, int, int]]
-"""A kernel: its class, type, FLOPs, bytes moved, launches, and a convolution's bytes (`Segment.op_conv_bytes`)."""
+__all__ = ["Recorder"]
 
 _GROUP_NORM, _CLONE = torch.ops.aten.native_group_norm.default, torch.ops.aten.clone.default
 _DEVICE = torch.ops.prim.device.default
 _WEIGHT = -1
 _NO_CONVOLUTION = (0, 0, 0)
-
-
-class Tape:
-    """The growing lists of one segment."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[int, int, int]] = []
-        self.ops: list[Op] = []
-        self.attentions: list[Attention] = []
-        self.modules: dict[str, int] = {}
-
-    def segment(self, component: str, method: str, phase: PhaseName, turn: int, weights: dict[str, int]) -> Segment:
-        """The lists as a frozen record."""
-        events = np.array(self.events, dtype=np.int64).reshape(-1, 3)
-        ops = list(zip(*self.ops, strict=True)) or [()] * 6
-        return Segment(
-            component=component,
-            method=method,
-            phase=phase,
-            turn=turn,
-            kind=events[:, 0].astype(np.int8),
-            ref=events[:, 1].astype(np.int32),
-            size=events[:, 2].copy(),
-            op_class=np.array(ops[0], dtype=np.int8),
-            op_dtype=np.array(ops[1], dtype=np.int8),
-            op_flops=np.array(ops[2], dtype=np.float64),
-            op_bytes=np.array(ops[3], dtype=np.float64),
-            op_kernels=np.array(ops[4], dtype=np.int32),
-            op_conv_bytes=np.array(ops[5], dtype=np.int64).reshape(-1, 3),
-            attentions=tuple(self.attentions),
-            modules=tuple(self.modules),
-            weights=weights,
-        )
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -150,14 +113,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._numbers[key] = number
         return key not in self._numbers
 
-    def new_number(self, size_bytes: int) -> int:
-        """A number for a storage that exists on paper only."""
-        number, self._next = self._next, self._next + 1
-        self._sizes[number] = size_bytes
-        return number
+    def new_numbers(self, count: int) -> int:
+        """The first of so many numbers in a row, for storages that exist on paper only."""
+        first, self._next = self._next, self._next + count
+        return first
 
-    def bind(self, tensor: torch.Tensor, number: int) -> None:
+    def bind(self, tensor: torch.Tensor, number: int, size_bytes: int) -> None:
         """From now on the number lives and dies with this tensor's storage."""
+        self._sizes[number] = size_bytes
         self._adopt(tensor.untyped_storage(), number)
 
     def _adopt(self, storage: torch.UntypedStorage, number: int) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map_only, tree_unflatten
@@ -25,10 +26,11 @@ from autotune.trace.blame import is_the_calls, words_of
 from autotune.trace.borders import Borders
 from autotune.trace.computed import Size, computed_size, picture_in
 from autotune.trace.quiet import undisturbed
-from autotune.trace.record import Recorder, Tape
+from autotune.trace.record import Recorder
 from autotune.trace.routing import Routing
 from autotune.trace.shapes import Shape
 from autotune.trace.shortcuts import Shortcuts
+from autotune.trace.tape import Rows, Tape
 from autotune.trace.turns import Stretch, denoiser_calls, places, recorded_steps
 from autotune.trace.twin import ENTRY_POINTS, own_tensors, set_precision, twin_of
 from autotune.trace.weights import block_bytes, buffer_bytes, own_bytes, precision, tensor_bytes, weight_bytes
@@ -75,7 +77,7 @@ class Session:
     def __init__(self, pipe: Any, *, denoisers: frozenset[str], on_card: bool = False) -> None:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._recorder = Recorder(on_card=on_card)
-        self._shortcuts = Shortcuts(self._recorder, self._mode)
+        self._shortcuts = Shortcuts(self._recorder, self._mode, lambda fake: self._borders.value_of(fake))
         self._denoisers = denoisers
         self._depth = 0
         self._cuts: list[_Cut] = []
@@ -195,7 +197,7 @@ class Session:
                 raise PlanError(f"{component} {verb} {words_of(error)}") from error
             cut = self._cuts[-1]
             del output
-        cut.tape.events += _ends_of_strangers(before)
+        cut.tape.events.extend(_ends_of_strangers(before))
         return cut.tape.segment(component, call.method, before.phase, before.turn, before.weights)
 
     def facts(self, *, prove: bool) -> dict[str, DenoiserFacts]:
@@ -258,6 +260,8 @@ class Session:
         for path, module in part.named_modules():
             if id(module) in blocks:
                 self._shortcuts.shorten(module, f"{name}.{path}")
+        if name in self._denoisers:  # whose batch may go through it in slices
+            self._shortcuts.shorten(part, name)
 
     @contextmanager
     def _entry_points(self) -> Iterator[None]:
@@ -366,11 +370,11 @@ class Session:
         return sum(cut.component in self._denoisers for cut in self._cuts)
 
 
-def _ends_of_strangers(segment: Segment) -> list[tuple[int, int, int]]:
+def _ends_of_strangers(segment: Segment) -> Rows:
     """Frees of tensors from before the segment: its inputs, which a recording by itself does not see end."""
-    born = set(segment.ref[segment.kind == EventKind.ALLOC].tolist())
-    events = zip(segment.kind.tolist(), segment.ref.tolist(), segment.size.tolist(), strict=True)
-    return [event for event in events if event[0] == EventKind.FREE and event[1] not in born]
+    born = segment.ref[segment.kind == EventKind.ALLOC]
+    strange = (segment.kind == EventKind.FREE) & ~np.isin(segment.ref, born)
+    return np.stack([segment.kind[strange], segment.ref[strange], segment.size[strange]], axis=1).astype(np.int64)
 
 
 @contextmanager

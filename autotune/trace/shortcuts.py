@@ -19,6 +19,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 
 from autotune.trace.copies import PLAIN, Before, Recording, captured, holders_in, lengths, written_again
 from autotune.trace.record import Recorder
+from autotune.upstream.fakes import no_dispatch
 
 __all__ = ["Shortcuts"]
 
@@ -27,10 +28,18 @@ _IGNORED = {"forward", "to", *(name for name in vars(torch.nn.Module()) if name.
 
 
 class Shortcuts:
-    """The memory of calls that were traced, for one twin."""
+    """The memory of calls that were traced, for one twin.
 
-    def __init__(self, recorder: Recorder, mode: FakeTensorMode) -> None:
-        self._recorder, self._mode = recorder, mode
+    Args:
+        recorder: where calls are written.
+        mode: of the twin's fakes.
+        value_of: the values of a fake, where they are known: they may decide what a call does.
+    """
+
+    def __init__(
+        self, recorder: Recorder, mode: FakeTensorMode, value_of: Callable[[torch.Tensor], torch.Tensor | None]
+    ) -> None:
+        self._recorder, self._mode, self._value_of = recorder, mode, value_of
         self._seen: dict[Any, Recording | None] = {}
         self._signatures: dict[int, Any] = {}
 
@@ -92,7 +101,8 @@ class Shortcuts:
                 storage, offset = leaf.untyped_storage()._cdata, int(leaf.storage_offset())
                 place, start = first.setdefault(storage, (len(first), offset))
                 is_recorded = self._recorder.number_of(leaf) is not None
-                described.append((tuple(leaf.shape), leaf.stride(), leaf.dtype, place, offset - start, is_recorded))
+                laid = tuple(leaf.shape), leaf.stride(), leaf.dtype, place, offset - start
+                described.append((*laid, is_recorded, self._numbers_in(leaf)))
             elif isinstance(leaf, PLAIN):
                 described.append((type(leaf), leaf))
             else:
@@ -101,6 +111,11 @@ class Shortcuts:
             self._signatures[id(module)] = hash(_signature(module))
         same = tuple(next(n for n, other in enumerate(lists) if other is one) for one in lists)
         return (type(module), self._signatures[id(module)], str(spec), same, tuple(described))
+
+    def _numbers_in(self, leaf: torch.Tensor) -> tuple[int, ...] | None:
+        known = self._value_of(leaf)
+        with no_dispatch():
+            return None if known is None else tuple(known.flatten().tolist())
 
 
 def _signature(module: torch.nn.Module) -> Any:

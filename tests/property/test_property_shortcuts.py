@@ -56,7 +56,7 @@ def tape_of(script, calls, holds, *, shortened):
     recorder, mode, kept = Recorder(), FakeTensorMode(allow_non_fake_inputs=True), []
     module = Cached(script)
     if shortened:
-        Shortcuts(recorder, mode).shorten(module, "block")
+        Shortcuts(recorder, mode, lambda _: None).shorten(module, "block")
     cache, index = [None] * SLOTS, [0]
     with mode:
         inputs = [torch.empty(4 + rows, 2) for rows in (0, 1)]

@@ -31,7 +31,7 @@ def recorded(*, on_card, nhwc, batch=1, viewed=False):
         image = torch.nn.functional.conv2d(image, weight, padding=1)
         before = len(tape.events)
         normed = torch.nn.functional.group_norm(image, 2)
-        within = [(kind, size // batch) for kind, _, size in tape.events[before:] if size >= IMAGE_BYTES]
+        within = [(kind, size // batch) for kind, _, size in tape.events.since(before).tolist() if size >= IMAGE_BYTES]
         torch.nn.functional.conv2d(normed, weight, padding=1)
     convolutions = [row for row in tape.ops if row[0] in {OpClass.CONV, OpClass.CONV_NHWC}]
     return within, [(OpClass(op_class), conv_bytes) for op_class, *_, conv_bytes in convolutions]
