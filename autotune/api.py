@@ -14,7 +14,6 @@ from autotune.errors import PipelineError, PlanError
 from autotune.flow.ask import answer, as_it_stands, front_for
 from autotune.flow.checks import check_stands_alone
 from autotune.flow.job import largest_call
-from autotune.flow.learning import watch_for
 from autotune.flow.question import Profiles, Question, WorkloadLike
 from autotune.probe.gpu import local_device
 from autotune.probe.pipeline import present_device
@@ -47,7 +46,7 @@ def optimize(
     device: str | None = None,
     profiles: Profiles = None,
     undo: bool = True,
-    on_change: OnChange = "tell",
+    on_change: OnChange = "replan",
     verbose: bool = True,
 ) -> Any:
     """Makes a diffusers pipeline run as fast as it can without using more than `max_vram`, and gives it back.
@@ -71,7 +70,9 @@ def optimize(
         profiles: folder of profiles; the usual ones if None, none at all if False.
         undo: whether originals of lowered weights are kept in RAM, so that `restore` is exact.
         on_change: what to do at a call where the pipeline is no longer as the plan left it (a component exchanged, weights
-            cast, a LoRA or a cache added, a bigger call): "tell" in one line of the `autotune` logger, "refuse" or "ignore".
+            cast, a LoRA or a cache added, a bigger call): "replan" plans anew under the same caps for an exchanged component
+            and for a bigger call, where planning took seconds, and tells it like everything else in one line of the
+            `autotune` logger; "tell" plans nothing; "refuse" or "ignore". Beside `plan` nothing is planned.
         verbose: whether progress and the answer are told: on standard error, or to the `autotune` logger where that has a
             handler.
 
@@ -95,15 +96,10 @@ def optimize(
     if plan is not None:
         check_stands_alone(question)
         return _apply_given(question, plan)
-    with watched("autotune", silent=not verbose or bool(log.handlers)) as report:
-        explained, front = answer(replace(question, progress=report))
-    from autotune.flow.applying import apply_plan
+    from autotune.flow.applying import optimize as choose_and_apply
 
-    optimized = apply_plan(
-        pipe, explained.chosen.plan, device=explained.device, workload=explained.workload, denoisers=front.denoisers,
-        undo=undo, reload=explained.reload, watch=watch_for(question, explained), on_change=on_change,
-    )  # fmt: skip
-    optimized.tell(pipe, explained.model_copy(update={"state": "optimised"}), front)
+    with watched("autotune", silent=not verbose or bool(log.handlers)) as report:
+        optimized = choose_and_apply(replace(question, progress=report))
     if verbose:
         _say(optimized.story)
     return pipe
@@ -131,6 +127,10 @@ def apply(
     True
     """
     _refuse_name(pipe, "apply")
+    if on_change == "replan":
+        raise PlanError(
+            "apply knows no caps to plan under, so on_change='replan' is for optimize; apply takes tell, refuse or ignore"
+        )
     return _apply_given(Question(pipe, device=device, workload=workload, undo=undo, on_change=on_change), plan)
 
 

@@ -1,21 +1,67 @@
-"""Applying a plan from where everything is known: the facts that splitting a batch needs, and what is asked of each call."""
+"""Applying a plan from where everything is known: the facts that splitting a batch needs, what is asked of each call, and how
+the plan is chosen anew.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
+from time import perf_counter
 from typing import Any
 
+from autotune.flow.ask import answer
 from autotune.flow.job import job_for
+from autotune.flow.learning import watch_for
+from autotune.flow.question import Question
 from autotune.guard.applying import apply, is_under
 from autotune.guard.as_found import as_found
-from autotune.guard.optimized import Optimized
+from autotune.guard.optimized import Optimized, Replan
 from autotune.guard.watch import Watch
 from autotune.records.device import Device
 from autotune.records.model import DenoiserFacts
 from autotune.records.plan import OnChange, Plan
 from autotune.records.workload import Workload
 
-__all__ = ["apply_plan"]
+__all__ = ["apply_plan", "optimize"]
+
+_QUICK_S = 30.0  # a planning that took longer is not made while a call waits
+
+
+def optimize(question: Question) -> Optimized:
+    """Applies the best plan for the question to its pipeline.
+
+    Raises:
+        AutotuneError: one of its subclasses; the pipeline is then as it was.
+    """
+    start_s = perf_counter()
+    explained, front = answer(question)
+    took_s = perf_counter() - start_s
+    pipe = question.model
+    optimized = apply_plan(
+        pipe, explained.chosen.plan, device=explained.device, workload=explained.workload, denoisers=front.denoisers,
+        undo=question.undo, reload=explained.reload, watch=watch_for(question, explained), on_change=question.on_change,
+    )  # fmt: skip
+    optimized.tell(pipe, explained.model_copy(update={"state": "optimised"}), front)
+    optimized.replan = _asked_again(question) if took_s < _QUICK_S else None
+    return optimized
+
+
+def _asked_again(question: Question) -> Replan:
+    """The same question about the pipeline as it is by then, which is not kept alive by this."""
+    options = {field.name: getattr(question, field.name) for field in fields(question)}
+    del options["model"], options["progress"]
+
+    def replan(pipe: Any, arguments: Mapping[str, Any] | None) -> Optimized:
+        call = None if arguments is None else {name: v for name, v in arguments.items() if not _is_the_callers(v)}
+        return optimize(Question(pipe, **options | ({} if call is None else {"workload": call})))
+
+    return replan
+
+
+def _is_the_callers(value: Any) -> bool:
+    """Whether an argument does something of the caller's: a callback, or a generator whose numbers must not be used up."""
+    several = value if isinstance(value, list | tuple) else (value,)
+    return any(callable(one) or type(one).__name__ == "Generator" for one in several)
 
 
 def apply_plan(

@@ -52,7 +52,7 @@ class Question:
     objective: Literal["latency", "memory"] = "latency"
     profiles: Profiles = None
     undo: bool = True
-    on_change: OnChange = "tell"
+    on_change: OnChange = "replan"
     progress: Progress | None = None
     loaded_as: str | Mapping[str, str] | None = None
     """Precision in which a named model is loaded, or precisions by component with a "default"."""

@@ -192,5 +192,6 @@ def reapply(pipe: Any, earlier: Optimized, plan: Plan | None = None) -> Optimize
         denoisers=earlier.denoisers,
     )
     again.watch, again.on_change, again.said = earlier.watch, earlier.on_change, earlier.said
+    again.replan = earlier.replan
     again.tell(pipe, earlier.story, earlier.front)
     return again

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from autotune.errors import DoesNotFitError
 from autotune.probe.workload import resolve_workload
@@ -13,10 +13,20 @@ from autotune.report.explanation import Explanation
 from autotune.units import size
 from autotune.upstream.port import port_of
 
-__all__ = ["Calls"]
+__all__ = ["Bigger", "Calls"]
 
 _PLAIN = (bool, int, float, str, type(None))
 _MOST_KINDS = 64  # of calls whose answer is remembered: who draws sizes by chance has each looked at anew
+
+
+class Bigger(NamedTuple):
+    """A call that is bigger than the planned one."""
+
+    words: str
+    """In a sentence, with the least that it needs where that is known."""
+    refusal: DoesNotFitError | None
+    """Why it cannot run under the plan, where by the recorded sizes it needs more than the cap."""
+    arguments: Mapping[str, Any]
 
 
 class Calls:
@@ -31,47 +41,44 @@ class Calls:
     def __init__(self, pipe: Any, workload: Workload, story: Explanation | None = None) -> None:
         self._planned, self._story = workload, story
         self._signature = inspect.signature(port_of(pipe).call)
-        self._known: dict[Any, str] = {}
+        self._known: dict[Any, tuple[str, DoesNotFitError | None]] = {}
 
-    def bigger(self, pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-        """How the call is bigger than the planned one, in a sentence; empty if it is not, or cannot be read.
-
-        Raises:
-            DoesNotFitError: by the recorded sizes it needs more than the cap.
-        """
+    def bigger(self, pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bigger | None:
+        """How the call is bigger than the planned one; None if it is not, or cannot be read."""
         try:
             given = dict(list(self._signature.bind(pipe, *args, **kwargs).arguments.items())[1:])
         except TypeError:  # the call says so itself
-            return ""
+            return None
         given |= given.pop("kwargs", {})
         kind = tuple((name, _measure(value)) for name, value in given.items())
         if kind not in self._known:
             if len(self._known) >= _MOST_KINDS:
                 self._known.clear()
             self._known[kind] = self._judge(pipe, given)
-        return self._known[kind]
+        words, refusal = self._known[kind]
+        return Bigger(words, refusal, given) if words else None
 
-    def _judge(self, pipe: Any, given: dict[str, Any]) -> str:
+    def _judge(self, pipe: Any, given: dict[str, Any]) -> tuple[str, DoesNotFitError | None]:
         try:
             made = resolve_workload(pipe, given)
         except Exception:  # it cannot be read: the call itself is left to say why
-            return ""
+            return "", None
         guided = bool(made.guidance) and self._planned.guidance is False
         if not self._planned.area or (made.area <= self._planned.area and not guided):
-            return ""
+            return "", None
         bigger = f"this call ({made.label}) is bigger than the one that was planned ({self._planned.label})"
         if self._story is None:
-            return bigger
+            return bigger, None
         need_bytes, phase = self._need(made.area / self._planned.area * (1 + guided))
         cap_bytes = self._story.cap_bytes
         if need_bytes > cap_bytes:
-            raise DoesNotFitError(
+            return bigger, DoesNotFitError(
                 f"{bigger} and needs at least {size(need_bytes)} in {phase} by the recorded sizes, more than the cap of "
                 f"{size(cap_bytes)}; call autotune.optimize(pipe, workload=...) with this size",
                 smallest_bytes=need_bytes,
                 phase=phase,
             )
-        return f"{bigger}: at least {size(need_bytes)} by the recorded sizes (cap {size(cap_bytes)})"
+        return f"{bigger}: at least {size(need_bytes)} by the recorded sizes (cap {size(cap_bytes)})", None
 
     def _need(self, ratio: float) -> tuple[int, str]:
         """The least that a call of so many times the pixels can need: tensors grow with it, or more than that. A decode in

@@ -5,7 +5,7 @@ The networks have a weak mark that says whose plan they are under: a network may
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -21,9 +21,11 @@ from autotune.records.model import DenoiserFacts
 from autotune.records.plan import OnChange, Plan
 from autotune.records.workload import Workload
 
-__all__ = ["Optimized", "disown", "mark", "optimized_of", "own", "owner_of", "unmark"]
+__all__ = ["Optimized", "Replan", "disown", "mark", "optimized_of", "own", "owner_of", "unmark"]
 
 _ATTRIBUTE = "_autotune"
+
+Replan = Callable[[Any, Mapping[str, Any] | None], "Optimized"]
 
 
 class Optimized:
@@ -62,6 +64,9 @@ class Optimized:
         """The plans that it was chosen from."""
         self.watch: Any = None
         """Times the calls that were planned for."""
+        self.replan: Replan | None = None
+        """Plans anew under the same caps, given the pipeline and the arguments of a call that is bigger than the planned one.
+        None where nothing was asked, or planning takes too long for a call to wait."""
         self.standing: Standing | None = None
         """The pipeline as the plan left it."""
         self.calls: Calls | None = None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
-from autotune.errors import PlanError
-from autotune.guard.optimized import Optimized, optimized_of
+from autotune.errors import AutotuneError, DoesNotFitError, PlanError
+from autotune.guard.calls import Bigger
+from autotune.guard.optimized import Optimized, Replan, optimized_of
 from autotune.guard.standing import Change
+from autotune.records.words import plan_words
 
 __all__ = ["run_call"]
 
@@ -73,7 +76,14 @@ def _looked_at(
     changes = optimized.standing.changes(pipe) if optimized.standing is not None else []
     if changes and optimized.on_change == "refuse":
         raise PlanError(f"{_in_words(changes)}, which the plan does not cover; {_AGAIN}, or autotune.restore(pipe)")
+    bigger = optimized.calls.bigger(pipe, args, kwargs) if optimized.calls is not None else None
+    if bigger and optimized.on_change == "refuse":
+        raise PlanError(f"{bigger.words}; {_BIGGER}")
     renewed = [change for change in changes if change.is_exchanged]
+    if (renewed or bigger) and optimized.on_change == "replan" and optimized.replan is not None:
+        anew = _planned_anew(pipe, optimized.replan, changes, bigger)
+        if anew is not None:
+            return anew
     if renewed:
         _refuse_unproved(optimized, renewed)
         optimized = renew(pipe)
@@ -88,13 +98,32 @@ def _looked_at(
         assert optimized.standing is not None
         optimized.standing.settle(pipe)
         optimized.is_altered = True
-    bigger = optimized.calls.bigger(pipe, args, kwargs) if optimized.calls is not None else ""
-    if bigger and optimized.on_change == "refuse":
-        raise PlanError(f"{bigger}; {_BIGGER}")
-    if bigger and bigger not in optimized.said:
-        optimized.said.add(bigger)
-        log.warning("%s; %s", bigger, _BIGGER)
+    if bigger and bigger.refusal is not None:
+        raise bigger.refusal
+    if bigger and bigger.words not in optimized.said:
+        optimized.said.add(bigger.words)
+        log.warning("%s; %s", bigger.words, _BIGGER)
     return optimized
+
+
+def _planned_anew(pipe: Any, replan: Replan, changes: list[Change], bigger: Bigger | None) -> Optimized | None:
+    """What the pipeline is under once it was planned for as it is now, and for the bigger call; None where that failed, which
+    is told, and the plan of before is there.
+
+    Raises:
+        DoesNotFitError: no plan is under the caps.
+    """
+    words = ", ".join([*([_in_words(changes)] if changes else []), *([bigger.words] if bigger else [])])
+    start_s = perf_counter()
+    try:
+        anew = replan(pipe, bigger.arguments if bigger else None)
+    except DoesNotFitError:
+        raise
+    except AutotuneError as error:
+        log.warning("%s: it could not be planned for: %s", words, error)
+        return None
+    log.warning("%s: planned anew in %.0f s: %s", words, perf_counter() - start_s, plan_words(anew.runs))
+    return anew
 
 
 def _refuse_unproved(optimized: Optimized, renewed: list[Change]) -> None:

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 Quality = Literal["exact", "near", "int8", "int4"]
-OnChange = Literal["tell", "refuse", "ignore"]
+OnChange = Literal["replan", "tell", "refuse", "ignore"]
 """What happens at a call where a pipeline is no longer as its plan left it."""
 LANES: tuple[Quality, ...] = ("exact", "near", "int8", "int4")
 _HALVES = ("float16", "bfloat16")

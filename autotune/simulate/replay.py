@@ -217,7 +217,7 @@ class Replayer:
             return None
         key = (plan.execution, plan.offload, plan.text_encoders)  # other levers change no bytes
         if key not in self._usages:
-            self._usages[key] = self.timeline(plan).run()
+            self._usages[key] = self.timeline(plan).first_and_later()
         return self._usages[key]
 
     def _costs(self, trace: Trace, plan: Plan) -> list[_Cost]:

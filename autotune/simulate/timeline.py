@@ -94,13 +94,25 @@ class Timeline:
         heap, usage = Heap(self._programs.settings, limit_bytes), Usage()
         heap.play(start)
         for number in range(calls):
-            usage = Usage()
-            for phase, rows in written[min(number, len(written) - 1)]:
-                heap.play(rows)
-                usage.allocated_bytes[phase] = heap.peak_allocated_bytes
-                usage.reserved_bytes[phase] = heap.peak_reserved_bytes
-        usage.retries = heap.retries
+            usage = self._played(heap, written[min(number, len(written) - 1)])
         return usage
+
+    def first_and_later(self) -> Usage:
+        """The call on an empty card, and once more on what that has left cached.
+
+        What the second allocates more, or reserves more than the first ever did, counts in the phase that takes it.
+        """
+        start, written = self._written
+        heap = Heap(self._programs.settings)
+        heap.play(start)
+        first = self._played(heap, written[0])
+        later = self._played(heap, written[-1])
+        reserved_bytes, most = dict(first.reserved_bytes), first.peak_reserved_bytes
+        for phase, size in later.reserved_bytes.items():
+            if size > most:
+                reserved_bytes[phase] = most = size
+        allocated_bytes = {p: max(size, later.allocated_bytes[p]) for p, size in first.allocated_bytes.items()}
+        return Usage(allocated_bytes, reserved_bytes, heap.retries)
 
     def smallest_limit(self) -> int:
         """The fewest bytes of reserved memory under which the call gets through, its cache emptied where need be."""
@@ -108,6 +120,15 @@ class Timeline:
         low = max(usage.peak_allocated_bytes for usage in several)
         high = max(usage.peak_reserved_bytes for usage in several)
         return smallest_limit(lambda limit_bytes: self.run(limit_bytes, calls=_CALLS), low, high)
+
+    def _played(self, heap: Heap, stages: list[_Stage]) -> Usage:
+        usage = Usage()
+        for phase, rows in stages:
+            heap.play(rows)
+            usage.allocated_bytes[phase] = heap.peak_allocated_bytes
+            usage.reserved_bytes[phase] = heap.peak_reserved_bytes
+        usage.retries = heap.retries
+        return usage
 
     @cached_property
     def _written(self) -> tuple[Rows, list[list[_Stage]]]:

@@ -486,7 +486,7 @@ class TestChanged:
 
     @pytest.mark.parametrize("value", ["say", "", None])
     def test_other_answers_are_refused(self, value: Any) -> None:
-        with pytest.raises(PlanError, match=r"^no on_change .*; it is one of tell, refuse, ignore; nearest: "):
+        with pytest.raises(PlanError, match=r"^no on_change .*; it is one of replan, tell, refuse, ignore; nearest: "):
             optimised(Plan(), on_change=value)
 
 
@@ -559,7 +559,8 @@ class TestBigger:
 
     def optimised(self, **asked: Any) -> Any:
         call = {"prompt": "a cat", **call_of("sd")}
-        return autotune.optimize(build("sd"), workload=call, profiles=False, verbose=False, **asked)
+        asked = {"workload": call, "profiles": False, "verbose": False, "on_change": "tell"} | asked
+        return autotune.optimize(build("sd"), **asked)
 
     @pytest.mark.parametrize(
         ("more", "size"),

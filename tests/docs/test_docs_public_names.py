@@ -60,7 +60,7 @@ SIGNATURES = {
         "device=None",
         "profiles=None",
         "undo=True",
-        "on_change='tell'",
+        "on_change='replan'",
         "verbose=True",
     ],
     "apply": ["pipe", "plan", "*", "device=None", "workload=None", "undo=True", "on_change='tell'"],

@@ -112,3 +112,15 @@ def test_answers_are_torchs(dtype):
             functions.add(func)
     assert answered > 300
     assert functions >= metas._BY_KERNEL | metas._OF_TWO | set(metas._RULES)
+
+
+def test_views_of_one_sample_are_those_of_real_tensors():
+    """The strides of an axis of one element say nothing, but group norms on a card go by them: torch's own fakes have others."""
+    for shape, stride, to in (
+        ((1, 960, 1024), (983040, 1, 960), [1, 960, 32, 32]), ((1, 1280, 16, 16), (327680, 1, 20480, 1280), [1, 1280, -1]),
+        ((2, 64, 1, 64), (4096, 64, 4096, 1), [128, -1, 64]), ((1, 77, 64, 64), (4096, 4096, 64, 1), [1, 77, -1]),
+    ):  # fmt: skip
+        real = torch.empty_strided(shape, stride).view(to)
+        with torch.no_grad(), FakeTensorMode():
+            fake = torch.empty_strided(shape, stride)
+            assert metas.given(aten.view.default, (fake, to), {}, [fake]).stride() == real.stride()
