@@ -53,23 +53,21 @@ class Shortcuts:
 
         @functools.wraps(forward)
         def shortened(*args: Any, **kwargs: Any) -> Any:
-            leaves, spec = tree_flatten((args, kwargs))
-            lists = list(holders_in((args, kwargs), list))
             with torch._C.DisableTorchFunction():  # tens of thousands of shapes, none of which anybody need answer
-                key = self._key(module, leaves, spec, lists)
-            if key is None or recorder.paused:
-                del leaves  # a call may drop what is in its lists
-                return forward(*args, **kwargs)
-            recording = self._seen.get(key)
-            if recording is not None:
-                return written_again(recording, path, leaves, lists, recorder, self._mode)
-            before = Before.of(leaves, (args, kwargs), recorder)
-            del leaves
+                leaves, spec = tree_flatten((args, kwargs))
+                lists = list(holders_in((args, kwargs), list))
+                key = None if recorder.paused else self._key(module, leaves, spec, lists)
+                recording = None if key is None else self._seen.get(key)
+                if recording is not None:
+                    return written_again(recording, path, leaves, lists, recorder, self._mode)
+                unknown = key is not None and key not in self._seen
+                before = Before.of(leaves, (args, kwargs), recorder) if unknown else None
+            del leaves  # a call may drop what is in its lists
             tape, starts = recorder.tape, lengths(recorder.tape)
             output = forward(*args, **kwargs)
-            if key not in self._seen and tape is recorder.tape:
-                kept = captured(path, tape, starts, before, output, recorder)
+            if before is not None and tape is recorder.tape:
                 with torch._C.DisableTorchFunction():
+                    kept = captured(path, tape, starts, before, output, recorder)
                     unchanged = self._signatures.get(id(module)) == hash(_signature(module))
                 self._seen[key] = kept if unchanged else None
             return output

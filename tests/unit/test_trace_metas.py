@@ -115,7 +115,7 @@ def test_answers_are_torchs(dtype):
 
 
 def test_views_of_one_sample_are_those_of_real_tensors():
-    """The strides of an axis of one element say nothing, but group norms on a card go by them: torch's own fakes have others."""
+    """Strides of an axis of one element say nothing, but group norms on a card go by them; torch's own fakes have others."""
     for shape, stride, to in (
         ((1, 960, 1024), (983040, 1, 960), [1, 960, 32, 32]), ((1, 1280, 16, 16), (327680, 1, 20480, 1280), [1, 1280, -1]),
         ((2, 64, 1, 64), (4096, 64, 4096, 1), [128, -1, 64]), ((1, 77, 64, 64), (4096, 4096, 64, 1), [1, 77, -1]),
