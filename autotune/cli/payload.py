@@ -42,6 +42,7 @@ def explanation_json(explained: Explanation) -> dict[str, Any]:
         "runs": _plan_json(explained.runs),
         "compared": None if compared is None else candidate_json(compared),
         "advice": list(explained.advice),
+        "answered_from": explained.answered_from,
     }
 
 

@@ -1,4 +1,4 @@
-"""`autotune profiles`: what is remembered, and how the profiles that ship are made."""
+"""`autotune profiles`: what is remembered, and how what ships is made: traces, which answer for every card."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from autotune.cli.options import AsJson
 
 if TYPE_CHECKING:
     from autotune.flow.question import Progress
-    from autotune.records.front import Front
+    from autotune.records.kept import KeptCall
     from autotune.records.profile import Profile
     from autotune.records.workload import Workload
 
 __all__ = ["app"]
 
-# What ships: each model at its default size and at one more.
+# What ships: traces of these models' default calls, and of one more size of some. 3 MB at most.
 EXTRA_SIZES_PX = {"sd15": (768, 768), "sdxl-base-1.0": (768, 768), "flux1-dev": (512, 512)}
-CARDS = ("NVIDIA GeForce RTX 3060 12GB", "NVIDIA GeForce RTX 4070", "Tesla T4")
+SHIPPED = (*EXTRA_SIZES_PX, "sd3.5-medium", "qwen-image", "z-image-turbo")
+_ANY_CARD = "RTX 4060 Ti 16GB"  # traced for one, asked by all
 
 Folder = Annotated[
     Path | None,
     typer.Option("--profiles", metavar="DIR", help="A folder of profiles to look in as well, first."),
 ]
 
-app = typer.Typer(help="Fronts that were searched before, as files.")
+app = typer.Typer(help="Fronts that were searched before and calls that were traced before, as files.")
 
 
 @app.command("list")
@@ -35,12 +36,14 @@ def list_profiles(*, profiles: Folder = None, as_json: AsJson = False) -> None:
     from autotune.cli.payload import print_json
     from autotune.cli.show import page, say, show_table
 
-    found = _entries(profiles)
+    found, calls = _entries(profiles), _calls()
     if as_json:
-        print_json([{"name": name, "file": str(path), **_facts(profile)} for name, (path, profile) in found.items()])
+        fronts = [{"name": name, "file": str(path), **_facts(profile)} for name, (path, profile) in found.items()]
+        traced = [{"name": name, "file": str(path), **_traced(call)} for name, (path, call) in calls.items()]
+        print_json([*fronts, *traced])
         return
     console = page()
-    if not found:
+    if not found and not calls:
         say(
             console,
             "no profiles; `autotune plan` writes one after a search, `autotune profiles build` the ones that ship",
@@ -52,8 +55,11 @@ def list_profiles(*, profiles: Folder = None, as_json: AsJson = False) -> None:
         "Profiles, simulated",
         columns,
         (
-            (name, p.front.model, p.front.workload.label, p.front.device.name, str(len(p.front)))
-            for name, (_, p) in found.items()
+            *(
+                (name, p.front.model, p.front.workload.label, p.front.device.name, str(len(p.front)))
+                for name, (_, p) in found.items()
+            ),
+            *((name, call.model.name, call.workload.label, "every card", "") for name, (_, call) in calls.items()),
         ),
     )
 
@@ -65,15 +71,20 @@ def show_profile(
     profiles: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """The front in a profile."""
+    """The front in a profile, or what was traced of a call."""
     from autotune.cli.payload import front_json, print_json
     from autotune.cli.show import page, say, show_front
     from autotune.errors import AutotuneError, nearest
 
-    found = _entries(profiles)
+    found, calls = _entries(profiles), _calls()
+    traced = next((entry for known, entry in calls.items() if name in {known, str(entry[0])}), None)
+    if traced is not None:
+        _show_call(*traced, as_json=as_json)
+        return
     match = next((entry for known, entry in found.items() if name in {known, str(entry[0])}), None)
     if match is None:
-        known = f"nearest: {nearest(name, list(found))}" if found else "there are none yet"
+        names = [*found, *calls]
+        known = f"nearest: {nearest(name, names)}" if names else "there are none yet"
         raise AutotuneError(f"no profile {name!r} in the folders that are looked in; {known}")
     path, profile = match
     if as_json:
@@ -87,26 +98,24 @@ def show_profile(
 @app.command("build")
 def build_profiles(
     *,
-    model: Annotated[list[str] | None, typer.Option("--model", help="Model to search. Repeatable.")] = None,
-    gpu: Annotated[list[str] | None, typer.Option("--gpu", help="Card of the catalogue. Repeatable.")] = None,
+    model: Annotated[list[str] | None, typer.Option("--model", help="Model to trace. Repeatable.")] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.")] = Path("profiles"),
     as_json: AsJson = False,
 ) -> None:
-    """Searches anew and writes the profiles that ship, in place of those that are there."""
+    """Traces anew the calls that ship, in place of those that are there. They answer for every card."""
     from autotune.cli.payload import print_json
     from autotune.report.progress import watched
     from autotune.zoo.recipes import find
 
     written = []
-    for asked in model or EXTRA_SIZES_PX:
+    for asked in model or SHIPPED:
         recipe = find(asked)
         name = recipe.name if recipe is not None else asked
         for workload in _workloads(name):
-            for card in gpu or CARDS:
-                with watched(f"{name}, {workload.label}, {card}", silent=as_json) as report:
-                    written.append(_build(name, workload, card, out, report))
-                if not as_json:
-                    typer.echo(f"wrote {written[-1]}")
+            with watched(f"{name}, {workload.label}", silent=as_json) as report:
+                written.append(_build(name, workload, out / "calls", report))
+            if not as_json:
+                typer.echo(f"wrote {written[-1]}")
     if as_json:
         print_json([str(path) for path in written])
 
@@ -120,6 +129,41 @@ def _entries(folder: Path | None) -> dict[str, tuple[Path, Profile]]:
     for path, profile in ProfileStore(*directories(folder)).entries():
         found.setdefault(f"{path.parent.name}/{path.stem}", (path, profile))
     return found
+
+
+def _calls() -> dict[str, tuple[Path, KeptCall]]:
+    """Traced calls by the name they are shown under: those that came with autotune, and this user's."""
+    from autotune.store.calls import CallStore, calls_directory, shipped_calls
+    from autotune.store.key import slug
+
+    folders = [folder for folder in (shipped_calls(), calls_directory()) if folder is not None]
+    found: dict[str, tuple[Path, KeptCall]] = {}
+    for path, call in (entry for folder in folders for entry in CallStore(folder).entries()):
+        found.setdefault(f"calls/{slug(call.model.name)}--{slug(call.workload.slug)}", (path, call))
+    return found
+
+
+def _show_call(path: Path, call: KeptCall, *, as_json: bool) -> None:
+    from autotune.cli.payload import print_json
+    from autotune.cli.show import page, say
+
+    if as_json:
+        print_json({"file": str(path), **_traced(call)})
+        return
+    console = page()
+    say(console, f"{call.model.name} {call.workload.label} | every card | {path}")
+    made = ", ".join(f"{library} {version}" for library, version in call.versions.items())
+    say(console, f"traced in {len(call.traces)} ways with {made}; for {len(call.offers)} kinds of cards")
+    say(console, f"what it says of one: autotune plan {call.model.name} --gpu NAME")
+
+
+def _traced(call: KeptCall) -> dict[str, object]:
+    return {
+        "model": call.model.name,
+        "workload": call.workload.model_dump(mode="json"),
+        "traces": len(call.traces),
+        "versions": call.versions,
+    }
 
 
 def _facts(profile: Profile) -> dict[str, object]:
@@ -139,35 +183,24 @@ def _workloads(model: str) -> list[Workload]:
     return [Workload(), *([Workload(height=extra[0], width=extra[1])] if extra else [])]
 
 
-def _build(model: str, workload: Workload, card: str, out: Path, report: Progress) -> Path:
-    """Searches and writes one profile. A store that looks nowhere finds nothing, so it always searches."""
+def _build(model: str, workload: Workload, folder: Path, report: Progress) -> Path:
+    """Traces one call and writes it."""
     from autotune.errors import AutotuneError
-    from autotune.flow.ask import job_of
-    from autotune.flow.planning import front_of
+    from autotune.flow.ask import job_of, named_call
+    from autotune.flow.kept import keep
+    from autotune.flow.planning import findings_of, offers_of
     from autotune.flow.question import Question
-    from autotune.flow.recall import recalled
     from autotune.probe import catalog
-    from autotune.store.key import hash_workload
-    from autotune.store.profiles import ProfileStore
+    from autotune.store.calls import CallStore, shipped_key
 
-    device = catalog.card(card)
-    job = job_of(Question(model, gpu=card, workload=workload, progress=report), device)
-
-    def held() -> list[Path]:
-        wanted = (job.model.name, catalog.slug(device), hash_workload(job.largest.key))
-        entries = ProfileStore([out], write_to=out).entries()
-        return [path for path, p in entries if (p.front.model, p.key.gpu, p.key.workload) == wanted]
-
-    def searched() -> Front:
-        front = front_of(job)
-        for (
-            path
-        ) in held():  # made by other rates or another structure: answers that nothing would ask for, under our name
-            path.unlink()
-        return front
-
-    recalled(ProfileStore([], write_to=out), job, searched)
-    written = held()
-    if not written:
-        raise AutotuneError(f"no profile was written to {out}; name a folder that can be written to with --out")
-    return written[0]
+    question = Question(model, gpu=_ANY_CARD, workload=workload, progress=report)
+    call, job = named_call(question), job_of(question, catalog.card(_ANY_CARD))
+    if call is None:
+        raise AutotuneError(f"{model} cannot be named without being built, so its traces would not be found")
+    path = folder / f"{shipped_key(call.recipe.source_key, call.workload)}.npz"
+    path.unlink(missing_ok=True)
+    findings = findings_of(job)
+    keep(CallStore(folder), path.stem, findings, lambda: offers_of(job, findings))
+    if not path.is_file():
+        raise AutotuneError(f"nothing was written to {folder}; name a folder that can be written to with --out")
+    return path

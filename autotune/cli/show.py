@@ -73,6 +73,7 @@ def show_details(console: Console, explained: Explanation) -> None:
         show_table(console, "Levers that have a choice", LEVER_TITLES, levers)
     for note in (*estimate.notes, *explained.device.notes):
         say(console, f"note: {note}")
+    say(console, f"answered from: {explained.answered_from}")
     say(console)
 
 

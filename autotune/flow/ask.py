@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from autotune.store.profiles import ProfileStore
     from autotune.zoo.recipe import Recipe
 
-__all__ = ["Question", "answer", "answer_from", "as_it_stands", "front_for", "job_of", "place_of"]
+__all__ = ["Question", "answer", "answer_from", "as_it_stands", "front_for", "job_of", "named_call", "place_of"]
 
 
 def answer(question: Question) -> tuple[Explanation, Front]:
@@ -91,6 +91,7 @@ def answer_from(
         unloaded=question.is_named,
         notes=_notes(front, question),
         reload=reload,
+        answered_from=front.origin or "traced for this question",
         asked=asked(question),
     )
 
@@ -142,7 +143,7 @@ def front_for(question: Question, device: Device | None = None) -> Front:
     device = device or place_of(question)[0]
     elsewhere = question.torch_version is not None or question.allocator is not None  # no profile knows of these
     store = None if question.restricted or elsewhere else open_store(question.profiles)
-    call = _named_call(question)
+    call = named_call(question)
     known = None if call is None else _known(question, device, store, call)
     if known is not None:
         return known
@@ -184,16 +185,22 @@ def _known(question: Question, device: Device, store: ProfileStore | None, call:
         return front
     from autotune.flow.fronts import Place
     from autotune.flow.kept import front_kept
-    from autotune.store.calls import CallStore, calls_directory, key_of
+    from autotune.store.calls import CallStore, calls_directory, key_of, shipped_calls, shipped_key
 
-    place, kept = Place(device, question.settings, question.torch_version), CallStore(calls_directory())
-    key = key_of(call.recipe.source_key, call.workload)
-    found = front_kept(kept, key, place, name=call.recipe.name, workload=call.workload)
-    if found is None:
-        return None
-    front, model = found
-    remember(store, front, model, workload=call.workload, undo=question.keeps_originals)
-    return front
+    place = Place(device, question.settings, question.torch_version)
+    for folder, key, origin in (
+        (calls_directory(), key_of, "traces of an earlier question"),
+        (shipped_calls(), shipped_key, "traces that came with autotune"),
+    ):
+        if folder is None:
+            continue
+        named = key(call.recipe.source_key, call.workload)
+        found = front_kept(CallStore(folder), named, place, name=call.recipe.name, workload=call.workload)
+        if found is not None:
+            front, model = found
+            remember(store, front, model, workload=call.workload, undo=question.keeps_originals)
+            return front.model_copy(update={"origin": origin})
+    return None
 
 
 def _keeps(question: Question, device: Device) -> bool:
@@ -255,7 +262,7 @@ class _Call(NamedTuple):
     workload: Workload
 
 
-def _named_call(question: Question) -> _Call | None:
+def named_call(question: Question) -> _Call | None:
     if not question.is_named or question.example or question.added or question.loaded_as is not None:
         return None
     from autotune.zoo.recipes import find

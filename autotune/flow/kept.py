@@ -20,6 +20,7 @@ from autotune.records.plan import EXECUTION_LEVERS, PLAIN, Plan
 from autotune.records.workload import Workload
 from autotune.search.space import Space
 from autotune.store.calls import CallStore
+from autotune.store.key import versions
 from autotune.store.traces import Arrays, packed, unpacked
 
 __all__ = ["CARD", "cards_by_kind", "front_kept", "in_json", "keep", "kind_of"]
@@ -78,6 +79,7 @@ def _kept(key: str, findings: Findings, offers: dict[str, Offer]) -> tuple[KeptC
     ]
     kept = KeptCall(
         key=key,
+        versions=versions(),
         model=findings.model,
         workload=findings.largest,
         found=_plain(findings.found),

@@ -107,7 +107,8 @@ def _owners(found: Plan) -> dict[str, Any]:
 def _here(front: Front, device: Device, name: str, workload: Workload) -> Front:
     computed = front.workload.computed or workload.computed
     said = workload.model_copy(update={"computed": computed})
-    return front.model_copy(update={"device": device, "model": name, "workload": said})
+    said_of = {"device": device, "model": name, "workload": said, "origin": "a profile"}
+    return front.model_copy(update=said_of)
 
 
 def _portable(device: Device) -> Device:

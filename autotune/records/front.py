@@ -70,6 +70,8 @@ class Front(Record):
     """What is known about that precision, in a clause."""
     parameters: int = 0
     """Of the whole model: what quantised weights would take."""
+    origin: str = Field(default="", exclude=True)
+    """What it was made from, in words, where that was not traced for this question."""
 
     def __getitem__(self, plan_id: str) -> Candidate:
         for candidate in self.candidates:

@@ -14,7 +14,7 @@ from autotune.records.workload import Workload
 
 __all__ = ["KEPT_VERSION", "Frame", "KeptCall", "KeptSegment", "KeptTrace", "Offer", "Refused"]
 
-KEPT_VERSION = 1
+KEPT_VERSION = 2
 Values = dict[str, Any]
 """Values of levers as a plan's JSON has them."""
 
@@ -77,9 +77,11 @@ class KeptTrace(Record):
 class KeptCall(Record):
     """The call."""
 
-    kept_version: Literal[1] = 1
+    kept_version: Literal[2] = 2
     key: str
     """Under which it was put away: a file that was renamed is another's."""
+    versions: dict[str, str] = {}
+    """Of the libraries whose code was traced."""
     model: Model
     workload: Workload
     """With the size that is really computed."""

@@ -47,6 +47,8 @@ class Explanation(Record):
     """Whether the model is only named, and still to be loaded as planned."""
     reload: bool = False
     """Whether `restore` reads originals again from the files they came from, for RAM has no room for them."""
+    answered_from: str = "traced for this question"
+    """Where the sizes and seconds come from."""
     asked: dict[str, Any] = {}
     """The arguments of the question that are not the usual ones: those to repeat."""
 

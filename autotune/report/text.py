@@ -76,6 +76,7 @@ def explanation_text(explained: Explanation) -> str:
     if levers:
         lines += ["", *("  " + "  ".join(cells) for cells in _aligned([LEVER_TITLES, *levers]))]
     lines += [f"  note: {note}" for note in (*explained.chosen.estimate.notes, *explained.device.notes)]
+    lines.append(f"  answered from: {explained.answered_from}")
     return "\n".join([*(line.rstrip() for line in lines), "", *six_lines(explained)])
 
 

@@ -1,7 +1,8 @@
 """Traced calls as files: one each, named by its key, in one folder of limited size. Many processes may read and write it.
 
-A key is made of the model, its call, the versions of the libraries that were traced, our own code and the packages that levers
-ask for, so that whatever changes is a miss. A file that is broken is a miss with one warning, and is written anew.
+A user's key is made of the model, its call, the versions of the libraries that were traced, our own code and the packages that
+levers ask for, so that whatever changes is a miss. What ships has a key without versions and code, which it says inside: it is
+a miss where autotune, torch or diffusers have another minor version. A broken file is a miss with one warning.
 """
 
 from __future__ import annotations
@@ -19,24 +20,30 @@ from typing import Any
 from autotune.records.kept import KEPT_VERSION, KeptCall
 from autotune.records.workload import Workload
 from autotune.store import files
-from autotune.store.bundled import cache_directory
-from autotune.store.key import hash_options, versions
+from autotune.store.bundled import cache_directory, shipped_directory
+from autotune.store.key import hash_options, other_versions, versions
 from autotune.store.traces import Arrays, read, written
 from autotune.units import MB
 
-__all__ = ["CallStore", "calls_directory", "key_of"]
+__all__ = ["CallStore", "calls_directory", "key_of", "shipped_calls", "shipped_key"]
 
 _log = logging.getLogger("autotune")
 _LARGEST_BYTES = 128 * MB
 _MOST_BYTES = 512 * MB
 _LOCK_TIMEOUT_S = 5.0
 _ABANDONED_S = 3600.0  # the age at which what a killed process was writing is swept away
-_KERNELS = ("xformers", "flash_attn", "flash_attn_interface", "sageattention", "kernels", "triton")
+_KERNELS = ("xformers", "flash_attn", "flash_attn_interface", "sageattention", "kernels")
 
 
 def calls_directory() -> Path:
     """Where this user's traced calls are kept."""
     return cache_directory().with_name("calls")
+
+
+def shipped_calls() -> Path | None:
+    """Where those lie that came with autotune."""
+    shipped = shipped_directory()
+    return None if shipped is None else shipped / "calls"
 
 
 def key_of(source_key: str, workload: Workload) -> str:
@@ -45,8 +52,18 @@ def key_of(source_key: str, workload: Workload) -> str:
     >>> len(key_of("1f0c", Workload(height=512, width=512)))
     16
     """
-    made_by = {"versions": versions(), "code": _code(), "around": _around(), "kept_version": KEPT_VERSION}
-    return hash_options({"source": source_key, "workload": workload.key.model_dump(exclude_defaults=True), **made_by})
+    compiles = {"triton": _is_there("triton"), "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
+    return _key(source_key, workload, {"versions": versions(), "code": _code(), **compiles})
+
+
+def shipped_key(source_key: str, workload: Workload) -> str:
+    """The same of a call that ships, whose file says by which versions it was made."""
+    return _key(source_key, workload, {})
+
+
+def _key(source_key: str, workload: Workload, made_by: dict[str, Any]) -> str:
+    asked = {"source": source_key, "workload": workload.key.model_dump(exclude_defaults=True)}
+    return hash_options({**asked, **made_by, "kernels": _kernels(), "kept_version": KEPT_VERSION})
 
 
 @cache
@@ -61,10 +78,13 @@ def _code() -> str:
     return seen.hexdigest()[:16]
 
 
-def _around() -> dict[str, bool | str]:
-    """What levers ask of this machine: packages with kernels, and whether its cards are hidden."""
-    there: dict[str, bool | str] = {name: find_spec(name) is not None for name in _KERNELS}
-    return there | {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
+def _kernels() -> list[str]:
+    """Packages whose attention levers offer because they are installed here."""
+    return [name for name in _KERNELS if _is_there(name)]
+
+
+def _is_there(package: str) -> bool:
+    return find_spec(package) is not None
 
 
 class CallStore:
@@ -84,6 +104,9 @@ class CallStore:
             found = read(files.read(path, most_bytes=_LARGEST_BYTES, what="a traced call"))
             if found[0].key != key:
                 raise ValueError("it is another call's")
+            if other := other_versions(found[0].versions):
+                _log.info("%s was made with %s: tracing anew", path, other)
+                return None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
@@ -93,6 +116,14 @@ class CallStore:
             return None
         with suppress(OSError):
             os.utime(path)  # the one that was used longest ago goes first
+        return found
+
+    def entries(self) -> list[tuple[Path, KeptCall]]:
+        """All calls with their files, but for broken ones."""
+        found = []
+        for path in sorted(self._directory.glob("[!.]*.npz")):
+            with suppress(OSError, ValueError):
+                found.append((path, read(files.read(path, most_bytes=_LARGEST_BYTES, what="a traced call"))[0]))
         return found
 
     def save(self, call: KeptCall, arrays: Arrays) -> None:

@@ -17,7 +17,7 @@ from autotune.records.profile import ProfileKey
 from autotune.records.speed import Speed
 from autotune.records.workload import Workload
 
-__all__ = ["hash_options", "hash_speed", "hash_workload", "profile_key", "slug", "versions"]
+__all__ = ["hash_options", "hash_speed", "hash_workload", "other_versions", "profile_key", "slug", "versions"]
 
 _DISTRIBUTIONS = {  # the distribution called "autotune" is another package
     "autotune": "diffusers-autotune",
@@ -26,6 +26,7 @@ _DISTRIBUTIONS = {  # the distribution called "autotune" is another package
     "transformers": "transformers",
     "accelerate": "accelerate",
 }
+_DECISIVE = ("autotune", "torch", "diffusers")
 _SLUG_LENGTH = 80
 
 
@@ -73,6 +74,17 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def other_versions(made: Mapping[str, str]) -> str:
+    """What has another major or minor version here than where something was made, and may run other code; empty if nothing.
+
+    Patch versions, and those of other libraries, make no difference. What is not known on either side is not compared.
+    """
+    here = versions()
+    common = [name for name in _DECISIVE if name in made and name in here]
+    other = [name for name in common if made[name].split(".")[:2] != here[name].split(".")[:2]]
+    return ", ".join(f"{name} {made[name]} (here {here[name]})" for name in other)
 
 
 def slug(text: str) -> str:

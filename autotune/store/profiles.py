@@ -23,13 +23,12 @@ from pydantic import ValidationError
 
 from autotune.records.profile import SCHEMA_VERSION, Profile, ProfileKey
 from autotune.store import files
-from autotune.store.key import slug, versions
+from autotune.store.key import other_versions, slug
 from autotune.units import MB
 
 __all__ = ["ProfileStore"]
 
 _log = logging.getLogger("autotune")
-_DECISIVE = ("autotune", "torch", "diffusers")
 _LARGEST_BYTES = 16 * MB
 _LOCK_TIMEOUT_S = 10.0
 
@@ -45,7 +44,6 @@ class ProfileStore:
     def __init__(self, directories: Sequence[Path], write_to: Path) -> None:
         self._directories = tuple(directories)
         self._write_to = write_to
-        self._versions = versions()
         self._told: set[Path] = set()
 
     def find(self, key: ProfileKey) -> Profile | None:
@@ -121,12 +119,9 @@ class ProfileStore:
             return None
 
     def _same_versions(self, path: Path, profile: Profile) -> bool:
-        made, here = profile.versions, self._versions
-        common = [name for name in _DECISIVE if name in made and name in here]
-        other = [name for name in common if _minor(made[name]) != _minor(here[name])]
+        other = other_versions(profile.versions)
         if other:
-            differences = ", ".join(f"{name} {made[name]} (here {here[name]})" for name in other)
-            self._tell(logging.INFO, path, f"{path} was made with {differences}: searching anew")
+            self._tell(logging.INFO, path, f"{path} was made with {other}: searching anew")
         return not other
 
     def _put(self, folder: Path, base: str, profile: Profile) -> Path:
@@ -163,7 +158,3 @@ def _looks_whole(data: bytes) -> bool:
 
 def _quoted(text: str) -> bytes:
     return json.dumps(text, ensure_ascii=False).encode()
-
-
-def _minor(version: str) -> list[str]:
-    return version.split(".")[:2]

@@ -32,7 +32,7 @@ COMMANDS = {
     "gpus": {"--json"},
     "profiles list": {"--json", "--profiles"},
     "profiles show": {"--json", "--profiles"},
-    "profiles build": {"--json", "--model", "--gpu", "--out"},
+    "profiles build": {"--json", "--model", "--out"},
 }
 
 

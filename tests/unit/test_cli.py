@@ -13,6 +13,7 @@ from autotune.flow import ask
 from autotune.probe import gpu
 from autotune.records.front import Front
 from autotune.records.plan import LEVERS
+from autotune.store import bundled, calls
 from benchmarks import tiny
 
 CARD = "NVIDIA GeForce RTX 3060 12GB"
@@ -35,11 +36,11 @@ def model_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def profile_folder(tmp_path_factory, model_folder):
-    """What `profiles build` makes of that folder for two cards."""
+    """What `plan` remembers of that folder for two cards."""
     folder = tmp_path_factory.mktemp("profiles")
-    words = ["profiles", "build", "--model", str(model_folder), *HERE, "--gpu", "Tesla T4", "--out", str(folder)]
-    result = CliRunner().invoke(app, words)
-    assert result.exit_code == 0, result.output
+    for card in (CARD, "Tesla T4"):
+        result = CliRunner().invoke(app, ["plan", str(model_folder), "--gpu", card, "--profiles", str(folder)])
+        assert result.exit_code == 0, result.output
     return folder
 
 
@@ -436,29 +437,67 @@ def test_probe_says_where_nothing_could_be_measured(run, calibrating, monkeypatc
 # profiles
 
 
-def test_build_writes_a_profile_for_each_card(profile_folder):
+def test_a_search_is_remembered_for_each_card(profile_folder):
     assert {str(path) for path in files_in(profile_folder)} == {
         "nvidia-geforce-rtx-3060-12gb/small-sd--64x64-b1-50steps.json",
         "tesla-t4-16gb/small-sd--64x64-b1-50steps.json",
     }
 
 
-def test_build_again_replaces_what_is_there_with_the_same(run, model_folder, profile_folder, tmp_path):
-    out = tmp_path / "out"
-    words = ["profiles", "build", "--model", model_folder, "--gpu", "Tesla T4", "--out", out, "--json"]
-    name, first = next((name, text) for name, text in files_in(profile_folder).items() if "t4" in str(name))
-    spoilt = json.loads(first)
-    spoilt["key"]["structural"] = "0" * 64
-    spoilt["aliases"] = ["stale"]
-    (out / name).parent.mkdir(parents=True)
-    (out / name).write_text(json.dumps(spoilt), encoding="utf-8")
-    assert len(answer_of(run(*words))) == 1
-    assert files_in(out) == {name: first}
+@pytest.fixture(scope="module")
+def built_folder(tmp_path_factory):
+    """What `profiles build` makes of one model."""
+    folder = tmp_path_factory.mktemp("built")
+    result = CliRunner().invoke(app, ["profiles", "build", "--model", "sd-turbo", "--out", str(folder), "--json"])
+    assert result.exit_code == 0, result.output
+    (path,) = json.loads(result.stdout)
+    assert [str(one) for one in folder.rglob("*.npz")] == [path]
+    return folder
+
+
+@pytest.mark.parametrize("card", ["RTX 3060 12GB", "Tesla T4", "RTX 5090"])
+def test_what_is_built_answers_for_every_card(run, built_folder, card, monkeypatch, tmp_path):
+    """As tracing does, and says so; without any cap, under one, and with other settings of the allocator."""
+    monkeypatch.setenv("AUTOTUNE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(bundled, "shipped_directory", lambda: built_folder)
+    monkeypatch.setattr(calls, "shipped_directory", lambda: built_folder)
+    for number, words in enumerate(([], ["--max-vram", "3GB"], ["--allocator", "expandable_segments:True"])):
+        asked = ["plan", "sd-turbo", "--gpu", card, *words, "--json"]
+        traced = answer_of(run(*asked, "--no-profiles"))
+        with monkeypatch.context() as patch:
+            patch.setattr("autotune.trace.session.Session.__init__", None)
+            known = answer_of(run(*asked, "--profiles", tmp_path / str(number)))
+        assert traced.pop("answered_from") == "traced for this question"
+        assert known.pop("answered_from") == "traces that came with autotune"
+        assert known == traced
+
+
+def test_what_other_versions_have_built_is_traced_anew(run, built_folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("AUTOTUNE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(calls, "shipped_directory", lambda: built_folder)
+    monkeypatch.setattr("autotune.store.key.versions", lambda: {"diffusers": "0.99.0"})
+    answer = answer_of(run("plan", "sd-turbo", *HERE, "--profiles", tmp_path / "new", "--json"))
+    assert answer["answered_from"] == "traced for this question"
+
+
+def test_what_is_built_is_listed_and_shown(run, built_folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("AUTOTUNE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(calls, "shipped_directory", lambda: built_folder)
+    (entry,) = (one for one in answer_of(run("profiles", "list", "--json")) if "traces" in one)
+    assert entry["name"].startswith("calls/sd-turbo--512x512")
+    shown = answer_of(run("profiles", "show", entry["name"], "--json"))
+    assert {**shown, "name": entry["name"]} == entry
+    assert "autotune plan sd-turbo --gpu NAME" in run("profiles", "show", entry["name"]).stdout
+
+
+def test_a_model_that_is_a_folder_is_not_built(run, model_folder, tmp_path):
+    result = run("profiles", "build", "--model", model_folder, "--out", tmp_path)
+    assert "cannot be named without being built" in refusal(result)
 
 
 def test_list_names_what_show_takes(run, profile_folder):
     listed = answer_of(run("profiles", "list", "--profiles", profile_folder, "--json"))
-    ours = [entry for entry in listed if entry["model"] == "small-sd"]
+    ours = [entry for entry in listed if entry["model"] == "small-sd" and "gpu" in entry]
     assert sorted(entry["gpu"] for entry in ours) == ["NVIDIA GeForce RTX 3060", "Tesla T4"]
     for entry in ours:
         shown = answer_of(run("profiles", "show", entry["name"], "--profiles", profile_folder, "--json"))

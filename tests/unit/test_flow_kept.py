@@ -12,9 +12,10 @@ import pytest
 
 import autotune
 from autotune.flow import kept
-from autotune.flow.ask import _named_call, front_for, place_of
+from autotune.flow.ask import front_for, named_call, place_of
 from autotune.flow.question import Question
 from autotune.flow.recall import open_store
+from autotune.records.kept import KEPT_VERSION
 from autotune.records.plan import PLAIN, Plan
 from autotune.store.calls import CallStore, calls_directory, key_of
 
@@ -101,7 +102,7 @@ def test_a_profile_is_made_of_it(cache, tmp_path, monkeypatch):
 
 
 def key():
-    named = _named_call(Question(MODEL, gpu=SECOND, workload=SMALL))
+    named = named_call(Question(MODEL, gpu=SECOND, workload=SMALL))
     return key_of(named.recipe.source_key, named.workload)
 
 
@@ -114,7 +115,7 @@ def test_what_does_not_hold_together_is_a_miss(wrong, cache, tmp_path, monkeypat
     empty = {} if wrong == "offers" else ()
     other.save(call.model_copy(update={wrong: empty}), arrays)
     question = Question(MODEL, gpu=SECOND, workload=SMALL)
-    named, device = _named_call(question), place_of(question)[0]
+    named, device = named_call(question), place_of(question)[0]
     place = kept.Place(device)
     assert kept.front_kept(other, key(), place, name=MODEL, workload=named.workload) is None
     said = [record for record in caplog.records if record.name == "autotune"]
@@ -133,7 +134,7 @@ def test_a_file_holds_no_more_than_it_must(cache):
     files = list(calls_directory().glob("*.npz"))
     assert len(files) == 1
     assert files[0].stat().st_size < 1_000_000
-    assert json.loads(CallStore(calls_directory()).find(key())[0].model_dump_json())["kept_version"] == 1
+    assert json.loads(CallStore(calls_directory()).find(key())[0].model_dump_json())["kept_version"] == KEPT_VERSION
 
 
 def test_a_setting_of_this_process_is_not_the_pipelines():
