@@ -8,7 +8,6 @@ side stream's pool before the current one runs (`ModuleGroup.onload_`, `GroupOff
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import count, islice, repeat
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ __all__ = ["Granularity", "Pieces", "block_of", "by_block", "by_leaf", "resident
 
 
 _CODE = LOCAL - 1
+_REST = -1
 Granularity = Literal["leaf", "block"]
 
 
@@ -78,12 +78,12 @@ def with_pieces(rows: Rows, pieces: Pieces, blocks: Callable[[NDArray[np.int64]]
     matters[np.argmax(is_border)] = is_border.any()  # what is in no piece comes with the first module
     at = np.flatnonzero(matters)
     first_slot = int(rows[(rows[:, 0] & LOCAL) > 0, 1].max(initial=-1)) + 1
-    moved, counts = _moves(rows[at].tolist(), pieces, first_slot)
-    places = np.repeat(at - np.cumsum(is_border)[at] + 1, counts[:-1])
-    inserted = np.array(moved, dtype=np.int64).reshape(-1, 3)
-    inserted[:, 2] = blocks(inserted[:, 2])
+    steps, counts = _steps(rows[at].tolist(), pieces)
+    moved, lengths = _moves(steps, pieces, first_slot, blocks)
+    ends = np.concatenate([[0], np.cumsum(lengths)])[np.cumsum(counts)]  # rows of each border and all before it
+    places = np.repeat(at - np.cumsum(is_border)[at] + 1, np.diff(ends[:-1], prepend=0))
     kept = rows[~is_border]
-    return np.insert(kept, np.append(places, np.full(counts[-1], len(kept))), inserted, axis=0)
+    return np.insert(kept, np.append(places, np.full(ends[-1] - len(places), len(kept))), moved, axis=0)
 
 
 def block_of(path: str, trace: Trace) -> str | None:
@@ -95,38 +95,62 @@ def block_of(path: str, trace: Trace) -> str | None:
     return None
 
 
-def _moves(borders: list[list[int]], pieces: Pieces, first_slot: int) -> tuple[list[tuple[int, int, int]], list[int]]:
-    """Rows of what is moved, and how many of them belong to each border and to the end."""
+_BRING, _PREFETCH, _SEND, _EMPTY = range(4)
+
+
+def _steps(borders: list[list[int]], pieces: Pieces) -> tuple[list[tuple[int, int]], list[int]]:
+    """What is done with which piece, -1 being what is in none, and how many steps belong to each border and to the end."""
     order = [row for code, row, _ in borders if code == Border.ENTER and row in pieces.sizes]
-    slots = count(first_slot)
-    held: dict[int | None, list[int]] = {}
-    moves: list[tuple[int, int, int]] = []
-
-    def bring(piece: int | None, sizes: tuple[int, ...], code: int) -> None:
-        if piece not in held:
-            held[piece] = taken = list(islice(slots, len(sizes)))
-            moves.extend(zip(repeat(code), taken, sizes, strict=False))
-
-    def send(piece: int | None) -> None:
-        for slot in held.pop(piece, ()):
-            moves.append((Code.FREE + LOCAL, slot, 0))
-
-    here, there = Code.MALLOC + LOCAL, Code.MALLOC + LOCAL + STREAM * pieces.stream
+    held: dict[int, None] = {}
+    steps: list[tuple[int, int]] = []
     counts, entered = [], 0
     for code, row, _ in borders:
-        before = len(moves)
-        if code == Border.ENTER:
-            bring(None, pieces.rest, here)
+        before = len(steps)
+        if code != Border.ENTER:
+            if row in held:
+                del held[row]
+                steps.append((_SEND, row))
+        else:
+            if _REST not in held:
+                steps.append((_BRING, _REST))
+                held[_REST] = None
             if row in pieces.sizes:
                 entered += 1
                 for piece in (row, *(order[entered : entered + 1] if pieces.stream else ())):
-                    bring(piece, pieces.sizes[piece], there)
+                    if piece not in held:
+                        steps.append((_PREFETCH, piece))
+                        held[piece] = None
                 if pieces.empties_cache:
-                    moves.append((Code.EMPTY, 0, 0))
-        else:
-            send(row)
-        counts.append(len(moves) - before)
-    before = len(moves)
-    for piece in list(held):
-        send(piece)
-    return moves, [*counts, len(moves) - before]
+                    steps.append((_EMPTY, _REST))
+        counts.append(len(steps) - before)
+    steps += [(_SEND, piece) for piece in held]
+    return steps, [*counts, len(held)]
+
+
+def _moves(
+    steps: list[tuple[int, int]],
+    pieces: Pieces,
+    first_slot: int,
+    blocks: Callable[[NDArray[np.int64]], NDArray[np.int64]],
+) -> tuple[Rows, NDArray[np.int64]]:
+    """The rows of the steps, one for each tensor of their piece, and how many each has."""
+    tensors = {_REST: pieces.rest, **pieces.sizes}
+    numbers = {piece: number for number, piece in enumerate(tensors)}
+    held = np.array([len(sizes) for sizes in tensors.values()], dtype=np.int64)
+    sizes = blocks(np.array([size for own in tensors.values() for size in own], dtype=np.int64))
+    firsts = np.cumsum(held) - held  # of each piece's tensors
+    done, piece = np.array([(what, numbers[row]) for what, row in steps], dtype=np.int64).reshape(-1, 2).T
+    lengths = np.where(done == _EMPTY, 1, held[piece])
+    tensor = (
+        np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(firsts[piece], lengths)
+    )
+    done = np.repeat(done, lengths)
+    empties = done == _EMPTY
+    tensor[empties] = 0
+    there = Code.MALLOC + LOCAL + STREAM * pieces.stream
+    codes = np.array([Code.MALLOC + LOCAL, there, Code.FREE + LOCAL, Code.EMPTY], dtype=np.int64)
+    rows: Rows = np.empty((len(done), 3), dtype=np.int64)
+    rows[:, 0] = codes[done]
+    rows[:, 1] = np.where(empties, 0, first_slot + tensor)
+    rows[:, 2] = np.where(done <= _PREFETCH, sizes[tensor] if len(sizes) else 0, 0)
+    return rows, lengths

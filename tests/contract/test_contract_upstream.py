@@ -45,7 +45,7 @@ from autotune.levers.compiling import repeated_blocks
 from autotune.levers.feed_forward import _layers
 from autotune.trace.twin import _LIBRARIES
 from autotune.upstream import backends, groups, internals, port, weight_hooks
-from autotune.upstream.fakes import born, undispatched
+from autotune.upstream.fakes import born, by_meta_kernel, laid, no_dispatch, undispatched, viewed
 from autotune.upstream.port import networks
 from autotune.upstream.weight_hooks import HOOK_ATTRIBUTES
 from tests.contract.families import FAMILIES, build
@@ -539,6 +539,28 @@ def test_a_fake_can_be_born_a_parameter():
         assert isinstance(torch.ones(1), FakeTensor)
         with undispatched():
             assert type(torch.ones(1)) is torch.Tensor, "torch: _disable_current_modes disables no mode"
+        with no_dispatch():
+            assert type(torch.ones(1)) is torch.Tensor, "torch: _DisableTorchDispatch disables no mode"
+
+
+def test_meta_kernels_run_on_fakes():
+    """What FakeTensorMode itself does in the end, `in_kernel_invocation_manager`: no mode is asked, and storages are shared."""
+    mode = FakeTensorMode()
+    with torch.no_grad(), mode:
+        image = torch.ones(2, 3)
+        view = by_meta_kernel(torch.ops.aten.t.default, (image,), {}, mode)
+        assert isinstance(view, FakeTensor), "torch: FakeTensor is no longer made of a meta tensor"
+        assert view.untyped_storage()._cdata == image.untyped_storage()._cdata, (
+            "torch: a fake's view has a storage of its own"
+        )
+        assert (view.shape, view.stride(), view.device.type) == ((3, 2), (1, 3), "cpu")
+        assert isinstance(view + 1, FakeTensor)
+        with no_dispatch():
+            assert viewed(mode, image, (3,), (1,), 3, image.dtype).storage_offset() == 3
+        assert laid(image, (1, 2)).stride() == (1, 2)
+    assert laid(torch.ones(2, 3), (1, 2)) is None
+    assert image.constant is None, "torch: a fake's constant is called otherwise"
+    assert image.fake_device == torch.device("cpu"), "torch: a fake's device is called otherwise"
 
 
 def test_modules_keep_their_tensors_in_these_tables():

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cache
 from itertools import product
-from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from autotune import explore
 from autotune.errors import DoesNotFitError
 from autotune.flow.ask import answer_from
 from autotune.flow.question import Question
@@ -26,26 +26,25 @@ from autotune.search.space import Space
 from autotune.units import Scale, duration, parse_bytes, size
 from tests.unit.handmade import candidate, estimate
 
-PROFILES = sorted(Path("profiles").rglob("*.json"))
+PLANNED = (
+    ("sd15", "RTX 3060 12GB"), ("flux1-dev", "RTX 4070"), ("sdxl-base-1.0", "T4"), ("z-image-turbo", "RTX 4060 8GB"),
+)  # fmt: skip
 QUESTIONS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @cache
-def front_of(path: Path) -> Front:
-    return Front.model_validate(json.loads(path.read_text(encoding="utf-8"))["front"])
+def front_of(model: str, gpu: str) -> Front:
+    """From the traces that ship."""
+    with TemporaryDirectory() as folder:
+        return explore(model, gpu=gpu, profiles=folder)
 
 
 @st.composite
 def questions(draw):
-    path = draw(st.sampled_from(PROFILES))
-    gpu = {
-        "nvidia-geforce-rtx-3060-12gb": "RTX 3060 12GB",
-        "nvidia-geforce-rtx-4070-12gb": "RTX 4070",
-        "tesla-t4-16gb": "T4",
-    }
+    model, gpu = draw(st.sampled_from(PLANNED))
     sizes = st.one_of(st.none(), st.floats(0.6, 40).map(lambda gb: f"{gb:.2f}GB"))
-    return path, {
-        "gpu": gpu[path.parent.name],
+    return model, {
+        "gpu": gpu,
         "max_vram": draw(sizes),
         "max_ram": draw(sizes),
         "quality": draw(st.sampled_from(LANES)),
@@ -63,8 +62,8 @@ def no_tracing(monkeypatch):
 @QUESTIONS
 @given(asked=questions(), width=st.integers(60, 160))
 def test_an_answer_agrees_with_its_records_at_every_width(asked, width):
-    path, options = asked
-    front = front_of(path)
+    model, options = asked
+    front = front_of(model, options["gpu"])
     try:
         explained = answer_from(front, Question(front.model, **options))
     except DoesNotFitError as error:
@@ -101,7 +100,7 @@ ESTIMATES = st.builds(
 )
 def test_any_record_is_told_as_it_is(estimates, cap_bytes, beside, ram_cap_bytes, state, width):
     """Caps within a megabyte of what is needed too, and plans that do not fit."""
-    front = front_of(PROFILES[0])
+    front = front_of(*PLANNED[0])
     chosen, compared = (candidate(Plan(offload=o)) for o in ("model", "sequential"))
     chosen, compared = (
         one.model_copy(update={"estimate": own}) for one, own in zip((chosen, compared), estimates, strict=True)
