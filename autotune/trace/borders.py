@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
 
 from autotune.records.trace import DTYPES, Attention, EventKind
+from autotune.trace.fills import part_bytes
 from autotune.trace.known import Known
 from autotune.trace.masks import masks_of, nonzero, without_masks
 from autotune.trace.operators import dtype_code
@@ -83,6 +84,11 @@ class Borders(TorchFunctionMode):
             return func(*args, **kwargs)
         if func in _VALUES:
             return _VALUES[func](self._value(args[0]))
+        if func is torch.Tensor.__setitem__ and type(args[2]) in _NUMBERS:
+            with torch._C.DisableTorchFunction():
+                size_bytes = part_bytes(args[0], args[1])
+                if size_bytes is not None:
+                    return self.recorder.fill(args[0], size_bytes)
         if func is torch.Tensor.__getitem__:
             self.made_up |= any(isinstance(mask, FakeTensor) for mask in masks_of(args[1]))
             with self.recorder.pause():
@@ -129,6 +135,7 @@ class Borders(TorchFunctionMode):
         return out
 
 
+_NUMBERS = {int, float, bool}
 _MAKERS = (torch.tensor, torch.arange)
 # Functions that take sizes or places, which may come as tensors of one number.
 _SIZED = {getattr(torch.Tensor, name) for name in ("__getitem__", "reshape", "view", "expand", "repeat", "narrow")}

@@ -92,6 +92,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._adopt(storage, number)
         self._event(EventKind.ALLOC, number, self._sizes[number])
 
+    def fill(self, tensor: torch.Tensor, size_bytes: int) -> None:
+        """A number is written into that many bytes of the tensor."""
+        if not self.paused:
+            moved_bytes = 2 * size_bytes  # as operators count what they write in place: read and written
+            self._happened((OpClass.COPY, dtype_code(tensor.dtype), 0, moved_bytes, 1, _NO_CONVOLUTION))
+
     def is_known(self, tensor: torch.Tensor) -> bool:
         """Whether the tensor's storage is a weight or was recorded."""
         return tensor.untyped_storage()._cdata in self._numbers

@@ -220,7 +220,8 @@ class Session:
             with self._borders, self._mode:
                 self._parts[call.component].forward(*args, **kwargs)
 
-        with undisturbed(), self._recorder.pause(), _processors(call.processors):
+        # The recorder records nothing, and remembers what operators give; what watches them stands above it.
+        with undisturbed(), self._recorder.pause(), self._recorder, _processors(call.processors):
             return DenoiserFacts(batch=batch, batched=batched, mixes=mixing(run, batch))
 
     def _start(self) -> None:
