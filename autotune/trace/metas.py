@@ -57,7 +57,7 @@ def _addmm(bias: FakeTensor, left: FakeTensor, right: FakeTensor) -> Any:
 
 
 def _layer_norm(image: FakeTensor, shape: Sequence[int], weight: Any, bias: Any, _: float) -> Any:
-    if not _plain(image, weight, bias) or image.shape[-len(shape) :] != tuple(shape) or len(shape) != 1:
+    if not _alike(image, weight, bias) or image.shape[-1:] != tuple(shape):
         return None
     statistics = (*image.shape[:-1], 1)
     return _new(image, image.shape, image.dtype), *(_new(image, statistics, image.dtype) for _ in range(2))
@@ -101,9 +101,14 @@ def _spread(values: Sequence[int], dims: int) -> Sequence[int]:
 
 
 def _plain(image: FakeTensor, *parameters: FakeTensor | None) -> bool:
-    """Whether all have one type and the usual layout."""
+    """Whether all have one type, and the image the usual layout."""
+    return _alike(image, *parameters) and image.is_contiguous()
+
+
+def _alike(image: FakeTensor, *parameters: FakeTensor | None) -> bool:
+    """Whether all have one type, and there is something to compute."""
     same = all(one is None or one.dtype == image.dtype for one in parameters)
-    return same and image.dtype.is_floating_point and image.is_contiguous() and image.numel() > 0
+    return same and image.dtype.is_floating_point and image.numel() > 0
 
 
 def _ordered(*tensors: FakeTensor) -> bool:

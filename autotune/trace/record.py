@@ -204,8 +204,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _reaches(self, image: torch.Tensor) -> bool:
         """Whether kernels of a card meet the image in channels-last order.
 
-        A VAE's attention leaves one that is a view, and sums hand its order on. Of one sample the real view has a first stride
-        that belongs to no order, and the next upsampling makes it NCHW; a fake one has the strides of channels-last.
+        A VAE's attention leaves one that is a view, and sums hand its order on. Of one sample the view has a first stride that
+        belongs to no order, and the next upsampling makes it NCHW.
         """
         return self._on_card and _is_nhwc(image) and (self._weights_are_nhwc or image.shape[0] > 1)
 

@@ -112,8 +112,10 @@ class Shortcuts:
 
     def _numbers_in(self, leaf: torch.Tensor) -> tuple[int, ...] | None:
         known = self._value_of(leaf)
+        if known is None:
+            return None
         with no_dispatch():
-            return None if known is None else tuple(known.flatten().tolist())
+            return tuple(known.flatten().tolist())
 
 
 def _signature(module: torch.nn.Module) -> Any:
