@@ -7,6 +7,7 @@ import pytest
 from autotune.flow.recordings import Recordings
 from autotune.records.plan import Plan
 from autotune.search.space import Space
+from autotune.trace.answers import Answers
 from autotune.trace.shortcuts import Shortcuts
 from benchmarks.coverage import small_job
 
@@ -39,8 +40,13 @@ def test_copied_turns_are_as_good_as_traced_ones(name, tiling, monkeypatch):
     copied = segments_of(name, tiling)
     monkeypatch.setattr(Shortcuts, "shorten", lambda self, module, path: None)
     traced = segments_of(name, tiling)
-    assert [one.component for one in copied] == [one.component for one in traced]
-    for one, other in zip(copied, traced, strict=True):
+    are_alike(copied, traced)
+
+
+def are_alike(segments, others):
+    """To the byte, and in what comes and goes when."""
+    assert [one.component for one in segments] == [other.component for other in others]
+    for one, other in zip(segments, others, strict=True):
         for column in COLUMNS:
             assert getattr(one, column).tolist() == getattr(other, column).tolist(), (one.component, column)
         assert ends(one) == ends(other)
@@ -56,3 +62,15 @@ def ends(segment):
         elif kind == 1:
             gone.append((number, came.get(ref)))
     return gone
+
+
+REMEMBERED = ("StableDiffusionPipeline", "FluxPipeline", "WanPipeline")
+LATER = ("StableDiffusionXLPipeline", "PixArtSigmaPipeline", "SanaPipeline", "StableDiffusion3Pipeline", "LTXPipeline")
+
+
+@pytest.mark.parametrize("name", [*REMEMBERED, *(pytest.param(name, marks=pytest.mark.slow) for name in LATER)])
+def test_operators_from_memory_are_as_good_as_torchs(name, monkeypatch):
+    remembered = segments_of(name, TILE_PX)
+    monkeypatch.setattr(Answers, "find", lambda *_: None)
+    traced = segments_of(name, TILE_PX)
+    are_alike(remembered, traced)
