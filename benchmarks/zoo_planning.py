@@ -34,7 +34,7 @@ _SEED = 7
 def main() -> None:
     """Measures everything."""
     json_path = json_argument((__doc__ or "").splitlines()[0])
-    rows = [*_zoo_rows(), *_question_rows(), _second_card_row(), *_search_rows(), *_count_rows()]
+    rows = [*_zoo_rows(), *_question_rows(), _second_card_row(), *_search_rows(), *_count_rows(), _shortcut_row()]
     publish("Planning the zoo", rows, json_path)
 
 
@@ -172,6 +172,28 @@ def counted(name: str) -> None:
     _answer(plans=len(sample), mismatches=mismatches, missing=sum(one.plan.id not in brought for one in whole_front))
 
 
+def _shortcut_row() -> Row:
+    from benchmarks.reference.traces import LOOPING
+
+    wrong = [f"{name}: {why}" for name in LOOPING for why in _child(f"shortened({name!r})")["differences"]]
+    words = f"of {2 * len(LOOPING)} small calls with loops over frames or tiles, against traces without any shortcut"
+    return Row("trace_shortcut_mismatches", (len(wrong),), "; ".join([words, *wrong]))
+
+
+def shortened(name: str) -> None:
+    """Child: where traces of a small pipeline differ from those in which all is traced."""
+    from autotune.zoo.build import quiet
+    from benchmarks.reference.traces import TILE_PX, difference, segments_of, without_memory, without_shortcuts
+
+    found = []
+    with quiet():
+        for tiling in (None, TILE_PX):
+            short = segments_of(name, tiling)
+            with without_shortcuts(), without_memory():
+                found.append(difference(short, segments_of(name, tiling)))
+    _answer(differences=[why for why in found if why])
+
+
 def _findings(name: str) -> tuple[Any, Any]:
     """The job of a zoo model, and its traces."""
     from autotune.flow.job import job_for
@@ -224,7 +246,7 @@ def _answer(**found: Any) -> None:
     print(json.dumps(found))
 
 
-__all__ = ["counted", "main", "planned", "searched"]
+__all__ = ["counted", "main", "planned", "searched", "shortened"]
 
 if __name__ == "__main__":
     main()

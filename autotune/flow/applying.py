@@ -42,7 +42,10 @@ def optimize(question: Question) -> Optimized:
         undo=question.undo, reload=explained.reload, watch=watch_for(question, explained), on_change=question.on_change,
     )  # fmt: skip
     optimized.tell(pipe, explained.model_copy(update={"state": "optimised"}), front)
-    optimized.replan = _asked_again(question) if took_s < _QUICK_S else None
+    untold = bool(
+        front.origin and explained.workload.frames
+    )  # a profile does not tell how long a video was planned for
+    optimized.replan = _asked_again(question) if took_s < _QUICK_S and not untold else None
     return optimized
 
 
