@@ -220,9 +220,20 @@ class Session:
             with self._borders, self._mode:
                 self._parts[call.component].forward(*args, **kwargs)
 
-        # The recorder records nothing, and remembers what operators give; what watches them stands above it.
-        with undisturbed(), self._recorder.pause(), self._recorder, _processors(call.processors):
-            return DenoiserFacts(batch=batch, batched=batched, mixes=mixing(run, batch))
+        with (
+            undisturbed(),
+            self._recorder,
+            _processors(call.processors),
+        ):  # what watches operators stands above the recorder
+            try:
+                with self._shortcuts.anew():  # each distinct block is seen once
+                    mixes = mixing(run, batch)
+            finally:
+                self._recorder.cut()
+            with (
+                self._recorder.pause()
+            ):  # blocks that are the same in one run need not be in the other: all are looked at
+                return DenoiserFacts(batch=batch, batched=batched, mixes=mixes and mixing(run, batch))
 
     def _start(self) -> None:
         self._recorder.begin()

@@ -10,7 +10,8 @@ model's own loops, which always run.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,6 +47,17 @@ class Shortcuts:
     def forget_signatures(self) -> None:
         """To be called when modules may have changed: another precision, other processors."""
         self._signatures.clear()
+
+    @contextmanager
+    def anew(self) -> Iterator[None]:
+        """Inside, each distinct block is traced once more, and what is remembered then is forgotten."""
+        before, self._seen = self._seen, {}
+        self.forget_signatures()
+        try:
+            yield
+        finally:
+            self._seen = before
+            self.forget_signatures()
 
     def shorten(self, module: torch.nn.Module, path: str) -> None:
         """From now on the module's calls are traced once and copied after that."""
