@@ -23,8 +23,10 @@ _BY_KERNEL = {
     _aten.slice.Tensor, _aten.select.int, _aten.expand.default, _aten.unsqueeze.default, _aten.split.Tensor,
     _aten.silu.default, _aten.gelu.default, _aten.mm.default, _aten.bmm.default,
     _aten.neg.default, _aten.sigmoid.default, _aten.cos.default, _aten.sin.default, _aten.tanh.default,
+    _aten.clone.default, _aten.upsample_nearest2d.default, _aten.unbind.int, _aten.split_with_sizes.default,
+    _aten.pow.Tensor_Scalar, _aten.rsqrt.default, _aten.mean.dim, _aten.exp.default, _aten._softmax.default,
 }  # fmt: skip
-_OF_TWO = {_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor}
+_OF_SEVERAL = {_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor, _aten.cat.default}
 
 
 def given(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], fakes: Sequence[FakeTensor]) -> Any:
@@ -36,7 +38,7 @@ def given(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], fakes: Sequ
         kwargs: those by name.
         fakes: all fakes among them, on the CPU and in no inference mode.
     """
-    if func in _BY_KERNEL or (func in _OF_TWO and _same(fakes)):
+    if func in _BY_KERNEL or (func in _OF_SEVERAL and _same(fakes)):
         return by_meta_kernel(func, args, kwargs, fakes[0].fake_mode)
     rule = _RULES.get(func)
     return rule(*args) if rule is not None and not kwargs else None
@@ -66,9 +68,13 @@ def _layer_norm(image: FakeTensor, shape: Sequence[int], weight: Any, bias: Any,
 def _group_norm(
     image: FakeTensor, weight: Any, bias: Any, samples: int, channels: int, _: int, groups: int, __: float
 ) -> Any:
-    if not _plain(image, weight, bias) or channels % groups or image.shape[:2] != (samples, channels):
+    last = _order(image) is _LAST and weight is not None and samples > 1
+    if not _alike(image, weight, bias) or not (image.is_contiguous() or last):
         return None
-    return _new(image, image.shape, image.dtype), *(_new(image, (samples, groups), image.dtype) for _ in range(2))
+    if channels % groups or image.shape[:2] != (samples, channels):
+        return None
+    statistics = (_new(image, (samples, groups), image.dtype) for _ in range(2))
+    return _new(image, image.shape, image.dtype, last=last), *statistics
 
 
 def _convolution(
@@ -83,7 +89,8 @@ def _convolution(
     groups: int,
 ) -> Any:
     dims = image.dim() - 2
-    if not _plain(image, weight, bias) or not _ordered(image, weight) or dims not in {2, 3} or transposed:
+    orders = {_order(image), _order(weight)}
+    if not _alike(image, weight, bias) or None in orders or dims not in {2, 3} or transposed:
         return None
     if weight.dim() != image.dim() or image.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         return None
@@ -92,17 +99,14 @@ def _convolution(
         (size + 2 * pad - step * (kernel - 1) - 1) // jump + 1
         for size, kernel, jump, pad, step in zip(image.shape[2:], weight.shape[2:], *ways, strict=True)
     ]
-    return _new(image, (image.shape[0], weight.shape[0], *shape), image.dtype) if min(shape) > 0 else None
+    if min(shape) <= 0:
+        return None
+    return _new(image, (image.shape[0], weight.shape[0], *shape), image.dtype, last=_LAST in orders)
 
 
 def _spread(values: Sequence[int], dims: int) -> Sequence[int]:
     """One for each axis: a single value is for all."""
     return values if len(values) == dims else [*values] * dims
-
-
-def _plain(image: FakeTensor, *parameters: FakeTensor | None) -> bool:
-    """Whether all have one type, and the image the usual layout."""
-    return _alike(image, *parameters) and image.is_contiguous()
 
 
 def _alike(image: FakeTensor, *parameters: FakeTensor | None) -> bool:
@@ -111,14 +115,26 @@ def _alike(image: FakeTensor, *parameters: FakeTensor | None) -> bool:
     return same and image.dtype.is_floating_point and image.numel() > 0
 
 
-def _ordered(*tensors: FakeTensor) -> bool:
-    """Whether each is in the usual order and in no other: an axis of one element may be in two orders at once."""
-    return all(one.stride() == _strides(one.shape) for one in tensors)
+_FIRST, _LAST = torch.contiguous_format, torch.channels_last
 
 
-def _new(like: FakeTensor, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+def _order(tensor: FakeTensor) -> torch.memory_format | None:
+    """How its axes lie in memory, where that is one order and no other: an axis of one element may be in two at once."""
+    stride, shape = tensor.stride(), tensor.shape
+    if stride == _strides(shape):
+        return _FIRST
+    plain = tensor.dim() == 4 and min(shape[1:]) > 1 and stride == _last_strides(shape)
+    return _LAST if plain else None
+
+
+def _new(like: FakeTensor, shape: Sequence[int], dtype: torch.dtype, *, last: bool = False) -> torch.Tensor:
     with no_dispatch():
-        return made(like.fake_mode, tuple(shape), _strides(shape), dtype)
+        return made(like.fake_mode, tuple(shape), _last_strides(shape) if last else _strides(shape), dtype)
+
+
+def _last_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    _, channels, height, width = shape
+    return (channels * height * width, 1, channels * width, channels)
 
 
 def _strides(shape: Sequence[int]) -> tuple[int, ...]:

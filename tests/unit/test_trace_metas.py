@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
 
 from autotune.trace import metas
 
@@ -21,7 +22,9 @@ def cases(dtype):
         empty(2, 64, 8, 8, dtype=dtype), empty(1, 64, 8, 8, dtype=dtype),
         empty(2, 64, 8, 8, dtype=dtype).to(memory_format=torch.channels_last),
         empty(2, 8, 8, 64, dtype=dtype).permute(0, 3, 1, 2), empty(2, 64, 16, 8, dtype=dtype)[:, :, ::2],
-        empty(4, 64, 8, 8, dtype=dtype)[1:3], empty(2, 64, 1, 8, dtype=dtype).expand(2, 64, 8, 8),
+        empty(1, 64, 8, 8, dtype=dtype).to(memory_format=torch.channels_last),
+        empty(1, 8, 8, 64, dtype=dtype).permute(0, 3, 1, 2), empty(4, 64, 8, 8, dtype=dtype)[1:3],
+        empty(2, 64, 1, 8, dtype=dtype).expand(2, 64, 8, 8),
     ]  # fmt: skip
     rows = [
         empty(2, 5, 64, dtype=dtype),
@@ -38,8 +41,20 @@ def cases(dtype):
             for func in (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor):
                 yield func, (x, other)
         for func in (aten.silu.default, aten.gelu.default, aten.neg.default, aten.sigmoid.default, aten.cos.default,
-                     aten.sin.default, aten.tanh.default):  # fmt: skip
+                     aten.sin.default, aten.tanh.default, aten.clone.default, aten.rsqrt.default,
+                     aten.exp.default):  # fmt: skip
             yield func, (x,)
+        for other in image:
+            yield aten.cat.default, ([x, other], 1)
+            yield aten.cat.default, ([other, x, other],)
+        yield aten.upsample_nearest2d.default, (x, [16, 16], None, None)
+        yield aten.unbind.int, (x, 1)
+        yield aten.split_with_sizes.default, (x, [24, 40], 1)
+        yield aten.pow.Tensor_Scalar, (x, 2)
+        yield aten.pow.Tensor_Scalar, (x, 0.5)
+        yield aten.mean.dim, (x, [-1], True)
+        yield aten.mean.dim, (x, [2, 3])
+        yield aten._softmax.default, (x, -1, False)
         yield aten.permute.default, (x, [0, 2, 3, 1])
         yield aten.transpose.int, (x, 1, -1)
         yield aten.slice.Tensor, (x, 2, 1, 9223372036854775807, 2)
@@ -99,7 +114,7 @@ def test_answers_are_torchs(dtype):
                 expected = func(*args)
             except (RuntimeError, ValueError):
                 continue
-            mode_free = [one for one in args if isinstance(one, torch.Tensor)]
+            mode_free = [one for one in tree_leaves(args) if isinstance(one, torch.Tensor)]
             found = metas.given(func, args, {}, mode_free)
             if found is None:
                 continue
@@ -111,7 +126,7 @@ def test_answers_are_torchs(dtype):
             answered += 1
             functions.add(func)
     assert answered > 300
-    assert functions >= metas._BY_KERNEL | metas._OF_TWO | set(metas._RULES)
+    assert functions >= metas._BY_KERNEL | metas._OF_SEVERAL | set(metas._RULES)
 
 
 def test_views_of_one_sample_are_those_of_real_tensors():
@@ -124,3 +139,13 @@ def test_views_of_one_sample_are_those_of_real_tensors():
         with torch.no_grad(), FakeTensorMode():
             fake = torch.empty_strided(shape, stride)
             assert metas.given(aten.view.default, (fake, to), {}, [fake]).stride() == real.stride()
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last, torch.preserve_format])
+def test_copies_in_another_order_are_torchs(memory_format):
+    mode = FakeTensorMode()
+    with torch.no_grad(), mode:
+        for _, (image, *_) in (case for case in cases(torch.float16) if case[0] is aten.silu.default):
+            expected = aten.clone.default(image, memory_format=memory_format)
+            found = metas.given(aten.clone.default, (image,), {"memory_format": memory_format}, [image])
+            assert seen(found) == seen(expected)
