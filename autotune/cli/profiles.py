@@ -10,6 +10,7 @@ import typer
 from autotune.cli.options import AsJson
 
 if TYPE_CHECKING:
+    from autotune.flow.fronts import Findings
     from autotune.flow.question import Progress
     from autotune.records.kept import KeptCall
     from autotune.records.profile import Profile
@@ -59,8 +60,9 @@ def list_profiles(*, profiles: Folder = None, as_json: AsJson = False) -> None:
                 (name, p.front.model, p.front.workload.label, p.front.device.name, str(len(p.front)))
                 for name, (_, p) in found.items()
             ),
-            *((name, call.model.name, call.workload.label, "every card", "") for name, (_, call) in calls.items()),
+            *((name, _shown(call), call.workload.label, "every card", "") for name, (_, call) in calls.items()),
         ),
+        droppable=(">plans", "call", "model"),
     )
 
 
@@ -134,13 +136,14 @@ def _entries(folder: Path | None) -> dict[str, tuple[Path, Profile]]:
 def _calls() -> dict[str, tuple[Path, KeptCall]]:
     """Traced calls by the name they are shown under: those that came with autotune, and this user's."""
     from autotune.store.calls import CallStore, calls_directory, shipped_calls
-    from autotune.store.key import slug
+    from autotune.store.key import other_versions, slug
 
     folders = [folder for folder in (shipped_calls(), calls_directory()) if folder is not None]
     found: dict[str, tuple[Path, KeptCall]] = {}
     for path, call in (entry for folder in folders for entry in CallStore(folder).entries()):
-        found.setdefault(f"calls/{slug(call.model.name)}--{slug(call.workload.slug)}", (path, call))
-    return found
+        if not other_versions(call.versions):
+            found.setdefault(f"calls/{slug(call.model.name)}--{slug(call.workload.slug)}", (path, call))
+    return dict(sorted(found.items()))
 
 
 def _show_call(path: Path, call: KeptCall, *, as_json: bool) -> None:
@@ -151,10 +154,16 @@ def _show_call(path: Path, call: KeptCall, *, as_json: bool) -> None:
         print_json({"file": str(path), **_traced(call)})
         return
     console = page()
-    say(console, f"{call.model.name} {call.workload.label} | every card | {path}")
+    name = _shown(call)
+    say(console, f"{name} {call.workload.label} | every card | {path}")
     made = ", ".join(f"{library} {version}" for library, version in call.versions.items())
     say(console, f"traced in {len(call.traces)} ways with {made}; for {len(call.offers)} kinds of cards")
-    say(console, f"what it says of one: autotune plan {call.model.name} --gpu NAME")
+    say(console, f"what it says of one: autotune plan {name} --gpu NAME")
+
+
+def _shown(call: KeptCall) -> str:
+    """The model's name, which comes out of a file."""
+    return "".join(character for character in call.model.name if character.isprintable())
 
 
 def _traced(call: KeptCall) -> dict[str, object]:
@@ -198,9 +207,17 @@ def _build(model: str, workload: Workload, folder: Path, report: Progress) -> Pa
     if call is None:
         raise AutotuneError(f"{model} cannot be named without being built, so its traces would not be found")
     path = folder / f"{shipped_key(call.recipe.source_key, call.workload)}.npz"
-    path.unlink(missing_ok=True)
     findings = findings_of(job)
+    earlier = [
+        one for one, made in CallStore(folder).entries() if (made.model.name, made.workload.key) == _of(findings)
+    ]
+    for one in earlier:  # by other code, or under a key that nothing would ask for
+        one.unlink()
     keep(CallStore(folder), path.stem, findings, lambda: offers_of(job, findings))
     if not path.is_file():
         raise AutotuneError(f"nothing was written to {folder}; name a folder that can be written to with --out")
     return path
+
+
+def _of(findings: Findings) -> tuple[str, Workload]:
+    return findings.model.name, findings.largest.key

@@ -194,7 +194,10 @@ def show_table(
         figures = columns[place].startswith(">")
         short = _natural(columns, rows, place) <= _LEAST
         table.add_column(
-            columns[place].removeprefix(">"), justify="right" if figures else "left", no_wrap=figures or short
+            columns[place].removeprefix(">"),
+            justify="right" if figures else "left",
+            no_wrap=figures or short,
+            overflow="fold",
         )
     for row in rows:
         cells = (Text(row[place]) for place in kept)

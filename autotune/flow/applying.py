@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from autotune.flow.ask import answer
-from autotune.flow.job import job_for
+from autotune.flow.job import job_for, resolved_calls
 from autotune.flow.learning import watch_for
 from autotune.flow.question import Question
 from autotune.guard.applying import apply, is_under
@@ -35,28 +35,33 @@ def optimize(question: Question) -> Optimized:
     """
     start_s = perf_counter()
     explained, front = answer(question)
-    took_s = perf_counter() - start_s
+    took_s = perf_counter() - start_s if front.planned_s is None else front.planned_s
     pipe = question.model
     optimized = apply_plan(
         pipe, explained.chosen.plan, device=explained.device, workload=explained.workload, denoisers=front.denoisers,
         undo=question.undo, reload=explained.reload, watch=watch_for(question, explained), on_change=question.on_change,
     )  # fmt: skip
     optimized.tell(pipe, explained.model_copy(update={"state": "optimised"}), front)
-    untold = bool(
-        front.origin and explained.workload.frames
-    )  # a profile does not tell how long a video was planned for
-    optimized.replan = _asked_again(question) if took_s < _QUICK_S and not untold else None
+    if question.on_change == "replan" and took_s < _QUICK_S:
+        optimized.replan = _asked_again(question)
     return optimized
 
 
 def _asked_again(question: Question) -> Replan:
-    """The same question about the pipeline as it is by then, which is not kept alive by this."""
+    """The same question about the pipeline as it is by then. Neither that nor what its calls are given is kept alive by this:
+    calls are remembered by their shapes."""
     options = {field.name: getattr(question, field.name) for field in fields(question)}
-    del options["model"], options["progress"]
+    for name in ("model", "progress", "example", "workload"):
+        del options[name]
+    planned = resolved_calls(question.model, question.workload, question.example)
 
     def replan(pipe: Any, arguments: Mapping[str, Any] | None) -> Optimized:
-        call = None if arguments is None else {name: v for name, v in arguments.items() if not _is_the_callers(v)}
-        return optimize(Question(pipe, **options | ({} if call is None else {"workload": call})))
+        calls = planned
+        if arguments is not None:
+            given = {name: value for name, value in arguments.items() if not _is_the_callers(value)}
+            (made,) = resolved_calls(pipe, given, None)
+            calls = [*(one for one in planned if not made.covers(one)), made]
+        return optimize(Question(pipe, **options, workload=calls if len(calls) > 1 else calls[0]))
 
     return replan
 

@@ -263,6 +263,7 @@ class _Call(NamedTuple):
 
 
 def named_call(question: Question) -> _Call | None:
+    """The question's call where a zoo model is named, and no look at the pipeline's class is needed to tell it; else None."""
     if not question.is_named or question.example or question.added or question.loaded_as is not None:
         return None
     from autotune.zoo.recipes import find

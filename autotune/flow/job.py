@@ -18,7 +18,7 @@ from autotune.records.plan import PLAIN, Plan
 from autotune.records.workload import Workload, with_defaults
 from autotune.simulate.allocator_settings import Settings
 
-__all__ = ["Job", "job_for", "largest_call"]
+__all__ = ["Job", "job_for", "largest_call", "resolved_calls"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,15 @@ def _published(model: Model) -> HalfPrecision | None:
 
     recipe = known_as(model.name, {part.name: (part.class_name, part.parameters) for part in model.components})
     return None if recipe is None else recipe.precision
+
+
+def resolved_calls(pipe: Any, workload: WorkloadLike, example: Mapping[str, Any] | None) -> list[Workload]:
+    """Each call as a workload that says all of it but real inputs, of which it has the shapes.
+
+    Raises:
+        WorkloadError: arguments that the pipeline does not take.
+    """
+    return [resolve_workload(pipe, _said(pipe, call, dict(example or {}))[0]) for call in calls_in(workload)]
 
 
 def largest_call(

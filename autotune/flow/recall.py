@@ -6,6 +6,7 @@ Only unrestricted searches of one workload are kept: a front answers any cap and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from time import perf_counter
 from typing import Any
 
 from autotune.flow.here import applicable, applicable_by_name, particulars
@@ -40,10 +41,12 @@ def recalled(store: ProfileStore | None, job: Job, search: Callable[[], Front]) 
     owners = {} if job.unloaded else _owners(job.found)
     key = _key(job.model, job.device, job.largest, undo=job.undo, owners=owners)
     hit = store.find(key)
-    known = None if hit is None else applicable(_here(hit.front, job.device, job.model.name, job.largest), job)
+    known = None if hit is None else applicable(_here(hit, job.device, job.model.name, job.largest), job)
     if known is not None:
         return known
+    start_s = perf_counter()
     front = search()
+    front = front.model_copy(update={"planned_s": perf_counter() - start_s})
     _save(store, key, job.model, front)
     return front
 
@@ -68,7 +71,8 @@ def _key(
 def _save(store: ProfileStore, key: ProfileKey, model: Model, front: Front) -> None:
     aliases = (model.source_key,) if model.source_key else ()
     neutral = front.model_copy(update={"device": _portable(front.device)})
-    store.save(Profile(key=key, aliases=aliases, versions=versions(), front=neutral), label=model.name)
+    made = Profile(key=key, aliases=aliases, versions=versions(), front=neutral, planned_s=front.planned_s)
+    store.save(made, label=model.name)
 
 
 def recall_by_source(
@@ -79,7 +83,7 @@ def recall_by_source(
         return None
     options = hash_options(_options(device, undo))
     hit = store.find_alias(source_key, catalog.slug(device), hash_workload(workload.key), options)
-    return None if hit is None else applicable_by_name(_here(hit.front, device, name, workload))
+    return None if hit is None else applicable_by_name(_here(hit, device, name, workload))
 
 
 def _options(device: Device, undo: bool) -> dict[str, Any]:
@@ -104,11 +108,12 @@ def _owners(found: Plan) -> dict[str, Any]:
     return {"found": own} if own else {}
 
 
-def _here(front: Front, device: Device, name: str, workload: Workload) -> Front:
+def _here(profile: Profile, device: Device, name: str, workload: Workload) -> Front:
+    front = profile.front
     computed = front.workload.computed or workload.computed
     said = workload.model_copy(update={"computed": computed})
-    said_of = {"device": device, "model": name, "workload": said, "origin": "a profile"}
-    return front.model_copy(update=said_of)
+    asked = {"device": device, "model": name, "workload": said}
+    return front.model_copy(update={**asked, "origin": "a profile", "planned_s": profile.planned_s})
 
 
 def _portable(device: Device) -> Device:

@@ -194,4 +194,5 @@ def reapply(pipe: Any, earlier: Optimized, plan: Plan | None = None) -> Optimize
     again.watch, again.on_change, again.said = earlier.watch, earlier.on_change, earlier.said
     again.replan = earlier.replan
     again.tell(pipe, earlier.story, earlier.front)
+    again.calls = earlier.calls  # which knows what was tried
     return again

@@ -27,6 +27,8 @@ class Bigger(NamedTuple):
     refusal: DoesNotFitError | None
     """Why it cannot run under the plan, where by the recorded sizes it needs more than the cap."""
     arguments: Mapping[str, Any]
+    kind: Any
+    """What calls that are as large have in common."""
 
 
 class Calls:
@@ -42,6 +44,7 @@ class Calls:
         self._planned, self._story = workload, story
         self._signature = inspect.signature(port_of(pipe).call)
         self._known: dict[Any, tuple[str, DoesNotFitError | None]] = {}
+        self._settled: set[Any] = set()
 
     def bigger(self, pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bigger | None:
         """How the call is bigger than the planned one; None if it is not, or cannot be read."""
@@ -54,22 +57,32 @@ class Calls:
         if kind not in self._known:
             if len(self._known) >= _MOST_KINDS:
                 self._known.clear()
+                self._settled.clear()
             self._known[kind] = self._judge(pipe, given)
         words, refusal = self._known[kind]
-        return Bigger(words, refusal, given) if words else None
+        return Bigger(words, refusal, given, kind) if words else None
+
+    def remember(self, bigger: Bigger, refusal: DoesNotFitError | None) -> None:
+        """Calls of that kind are not planned for again: nothing fits, or it failed."""
+        self._known[bigger.kind] = bigger.words, refusal
+        self._settled.add(bigger.kind)
+
+    def is_settled(self, bigger: Bigger) -> bool:
+        """Whether planning for such calls was tried."""
+        return bigger.kind in self._settled
 
     def _judge(self, pipe: Any, given: dict[str, Any]) -> tuple[str, DoesNotFitError | None]:
         try:
             made = resolve_workload(pipe, given)
         except Exception:  # it cannot be read: the call itself is left to say why
             return "", None
-        guided = bool(made.guidance) and self._planned.guidance is False
-        if not self._planned.area or (made.area <= self._planned.area and not guided):
+        planned = self._planned.asked  # the pipeline may make less of either
+        if not planned.area or _work(made) <= _work(planned):
             return "", None
         bigger = f"this call ({made.label}) is bigger than the one that was planned ({self._planned.label})"
         if self._story is None:
             return bigger, None
-        need_bytes, phase = self._need(made.area / self._planned.area * (1 + guided))
+        need_bytes, phase = self._need(_work(made) / _work(planned))
         cap_bytes = self._story.cap_bytes
         if need_bytes > cap_bytes:
             return bigger, DoesNotFitError(
@@ -93,6 +106,11 @@ class Calls:
         }
         largest = max(needs, key=lambda name: needs[name])
         return needs[largest], largest
+
+
+def _work(workload: Workload) -> int:
+    """Pixels that go through the denoiser: twice as many with guidance."""
+    return workload.area * (2 if workload.guidance else 1)
 
 
 def _measure(value: Any) -> Any:

@@ -67,6 +67,8 @@ class Optimized:
         self.replan: Replan | None = None
         """Plans anew under the same caps, given the pipeline and the arguments of a call that is bigger than the planned one.
         None where nothing was asked, or planning takes too long for a call to wait."""
+        self.running = 0
+        """How many calls of the pipeline run now: one from a callback, or from another thread, meets one that has begun."""
         self.standing: Standing | None = None
         """The pipeline as the plan left it."""
         self.calls: Calls | None = None

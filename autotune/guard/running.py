@@ -7,9 +7,9 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from autotune.errors import AutotuneError, DoesNotFitError, PlanError
+from autotune.errors import DoesNotFitError, PlanError
 from autotune.guard.calls import Bigger
-from autotune.guard.optimized import Optimized, Replan, optimized_of
+from autotune.guard.optimized import Optimized, optimized_of
 from autotune.guard.standing import Change
 from autotune.records.words import plan_words
 
@@ -35,7 +35,7 @@ def run_call(
 
     Raises:
         PlanError: the pipeline was left half way, or has changed and changes are to be refused.
-        DoesNotFitError: the call cannot fit by the recorded sizes.
+        DoesNotFitError: the call cannot fit, by a new plan or by the recorded sizes.
     """
     optimized = optimized_of(pipe)
     if optimized is None:
@@ -44,13 +44,19 @@ def run_call(
     if optimized.was_broken_off:
         optimized = _put_right(pipe, optimized, renew)
     if optimized.on_change != "ignore":
-        optimized = _looked_at(pipe, optimized, args, kwargs, renew)
+        looked_at = _looked_at(pipe, optimized, args, kwargs, renew)
+        if looked_at is None:
+            return call(pipe, *args, **kwargs)
+        optimized = looked_at
     watch = optimized.watch
+    optimized.running += 1
     try:
         result = watch.run(pipe, call, args, kwargs) if watch is not None else call(pipe, *args, **kwargs)
     except BaseException:
         optimized.was_broken_off = True
         raise
+    finally:
+        optimized.running -= 1
     if optimized.standing is not None:
         optimized.standing.settle(pipe)
     return result
@@ -71,8 +77,8 @@ def _put_right(pipe: Any, optimized: Optimized, renew: Callable[[Any], Any]) -> 
 
 def _looked_at(
     pipe: Any, optimized: Optimized, args: tuple[Any, ...], kwargs: dict[str, Any], renew: Callable[[Any], Any]
-) -> Optimized:
-    """What the pipeline is under once its changes are seen to."""
+) -> Optimized | None:
+    """What the pipeline is under once its changes are seen to; None if it is under no plan any more."""
     changes = optimized.standing.changes(pipe) if optimized.standing is not None else []
     if changes and optimized.on_change == "refuse":
         raise PlanError(f"{_in_words(changes)}, which the plan does not cover; {_AGAIN}, or autotune.restore(pipe)")
@@ -80,10 +86,13 @@ def _looked_at(
     if bigger and optimized.on_change == "refuse":
         raise PlanError(f"{bigger.words}; {_BIGGER}")
     renewed = [change for change in changes if change.is_exchanged]
-    if (renewed or bigger) and optimized.on_change == "replan" and optimized.replan is not None:
-        anew = _planned_anew(pipe, optimized.replan, changes, bigger)
+    if (renewed or bigger) and _replans(optimized, bigger):
+        anew = _planned_anew(pipe, optimized, changes, bigger)
         if anew is not None:
             return anew
+        there = optimized_of(pipe)  # what was there before the attempt, put back; None where that could not be
+        if there is None or there is not optimized:
+            return there
     if renewed:
         _refuse_unproved(optimized, renewed)
         optimized = renew(pipe)
@@ -106,21 +115,33 @@ def _looked_at(
     return optimized
 
 
-def _planned_anew(pipe: Any, replan: Replan, changes: list[Change], bigger: Bigger | None) -> Optimized | None:
+def _replans(optimized: Optimized, bigger: Bigger | None) -> bool:
+    """Whether it may be planned anew: not while another call of the pipeline runs, nor for what has failed already."""
+    wanted = optimized.on_change == "replan" and optimized.replan is not None and not optimized.running
+    tried = bigger is not None and optimized.calls is not None and optimized.calls.is_settled(bigger)
+    return wanted and not tried
+
+
+def _planned_anew(pipe: Any, optimized: Optimized, changes: list[Change], bigger: Bigger | None) -> Optimized | None:
     """What the pipeline is under once it was planned for as it is now, and for the bigger call; None where that failed, which
-    is told, and the plan of before is there.
+    is told.
 
     Raises:
         DoesNotFitError: no plan is under the caps.
     """
+    assert optimized.replan is not None
     words = ", ".join([*([_in_words(changes)] if changes else []), *([bigger.words] if bigger else [])])
     start_s = perf_counter()
     try:
-        anew = replan(pipe, bigger.arguments if bigger else None)
-    except DoesNotFitError:
-        raise
-    except AutotuneError as error:
-        log.warning("%s: it could not be planned for: %s", words, error)
+        anew = optimized.replan(pipe, bigger.arguments if bigger else None)
+    except Exception as error:  # whatever it is, the call itself may run
+        refusal = error if isinstance(error, DoesNotFitError) else None
+        if bigger and optimized.calls is not None:
+            optimized.calls.remember(bigger, refusal)
+            optimized.said.add(bigger.words)
+        if refusal is not None:
+            raise
+        log.warning("%s: it could not be planned for: %s", words, error or type(error).__name__)
         return None
     log.warning("%s: planned anew in %.0f s: %s", words, perf_counter() - start_s, plan_words(anew.runs))
     return anew

@@ -70,6 +70,8 @@ class Front(Record):
     """What is known about that precision, in a clause."""
     parameters: int = 0
     """Of the whole model: what quantised weights would take."""
+    planned_s: float | None = Field(default=None, exclude=True)
+    """How long it took to make, wherever that was; None where nobody has said."""
     origin: str = Field(default="", exclude=True)
     """What it was made from, in words, where that was not traced for this question."""
 

@@ -80,7 +80,7 @@ class KeptCall(Record):
     kept_version: Literal[2] = 2
     key: str
     """Under which it was put away: a file that was renamed is another's."""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(min_length=1)
     """Of the libraries whose code was traced."""
     model: Model
     workload: Workload

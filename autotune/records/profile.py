@@ -38,3 +38,5 @@ class Profile(Record):
     """Versions of autotune and of the libraries whose code was traced."""
     front: Front
     """The front, from which any cap is answered."""
+    planned_s: float | None = None
+    """How long it took to make."""

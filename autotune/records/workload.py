@@ -147,6 +147,25 @@ class Workload(Record):
         height, width, frames = self.size
         return self.batch * (height or 0) * (width or 0) * (frames or 1)
 
+    def covers(self, other: Workload) -> bool:
+        """Whether a plan for this call has room for that one too: it is nowhere smaller, and has the same inputs.
+
+        >>> Workload(height=64, width=64, batch=2).covers(Workload(height=64, width=32))
+        True
+        """
+        sizes = zip((self.batch, *self.size), (other.batch, *other.size), strict=True)
+        guided = bool(self.guidance) or not other.guidance
+        return (
+            guided
+            and self.inputs.keys() >= other.inputs.keys()
+            and all((mine or 0) >= (its or 0) for mine, its in sizes)
+        )
+
+    @property
+    def asked(self) -> Workload:
+        """The call as it was asked for, whatever size the pipeline makes of it."""
+        return self.model_copy(update={"computed": None})
+
     @property
     def key(self) -> Workload:
         """What the front of a resolved workload depends on: not the number of calls to come, which decides only which of its

@@ -95,7 +95,7 @@ def block_of(path: str, trace: Trace) -> str | None:
     return None
 
 
-_BRING, _PREFETCH, _SEND, _EMPTY = range(4)
+_BRING_REST, _BRING, _SEND, _EMPTY = range(4)
 
 
 def _steps(borders: list[list[int]], pieces: Pieces) -> tuple[list[tuple[int, int]], list[int]]:
@@ -112,13 +112,13 @@ def _steps(borders: list[list[int]], pieces: Pieces) -> tuple[list[tuple[int, in
                 steps.append((_SEND, row))
         else:
             if _REST not in held:
-                steps.append((_BRING, _REST))
+                steps.append((_BRING_REST, _REST))
                 held[_REST] = None
             if row in pieces.sizes:
                 entered += 1
                 for piece in (row, *(order[entered : entered + 1] if pieces.stream else ())):
                     if piece not in held:
-                        steps.append((_PREFETCH, piece))
+                        steps.append((_BRING, piece))
                         held[piece] = None
                 if pieces.empties_cache:
                     steps.append((_EMPTY, _REST))
@@ -152,5 +152,5 @@ def _moves(
     rows: Rows = np.empty((len(done), 3), dtype=np.int64)
     rows[:, 0] = codes[done]
     rows[:, 1] = np.where(empties, 0, first_slot + tensor)
-    rows[:, 2] = np.where(done <= _PREFETCH, sizes[tensor] if len(sizes) else 0, 0)
+    rows[:, 2] = np.where(done <= _BRING, sizes[tensor] if len(sizes) else 0, 0)
     return rows, lengths

@@ -22,7 +22,7 @@ from autotune.records.workload import Workload
 from autotune.store import files
 from autotune.store.bundled import cache_directory, shipped_directory
 from autotune.store.key import hash_options, other_versions, versions
-from autotune.store.traces import Arrays, read, written
+from autotune.store.traces import Arrays, facts_in, read, written
 from autotune.units import MB
 
 __all__ = ["CallStore", "calls_directory", "key_of", "shipped_calls", "shipped_key"]
@@ -112,7 +112,7 @@ class CallStore:
         except (OSError, ValueError) as error:
             if tells:
                 why = files.reason(error, what="traced call")
-                _log.warning("%s is ignored: %s. It will be written anew", path, why)
+                _log.warning("%s is ignored: %s. The call is traced anew", path, why)
             return None
         with suppress(OSError):
             os.utime(path)  # the one that was used longest ago goes first
@@ -123,7 +123,7 @@ class CallStore:
         found = []
         for path in sorted(self._directory.glob("[!.]*.npz")):
             with suppress(OSError, ValueError):
-                found.append((path, read(files.read(path, most_bytes=_LARGEST_BYTES, what="a traced call"))[0]))
+                found.append((path, facts_in(files.read(path, most_bytes=_LARGEST_BYTES, what="a traced call"))))
         return found
 
     def save(self, call: KeptCall, arrays: Arrays) -> None:

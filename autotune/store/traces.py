@@ -14,7 +14,7 @@ from autotune.records.kept import Frame, KeptCall, KeptSegment
 from autotune.records.trace import DTYPES, EventKind, OpClass, Segment, Trace
 from autotune.units import GB
 
-__all__ = ["Arrays", "Packed", "packed", "read", "unpacked", "written"]
+__all__ = ["Arrays", "Packed", "facts_in", "packed", "read", "unpacked", "written"]
 
 _LARGEST_BYTES = 2 * GB  # of a file's arrays together; ten minutes of video at full length are some hundred MB
 _LARGEST_TENSOR_BYTES = 10_000 * GB
@@ -103,12 +103,25 @@ def read(data: bytes) -> tuple[KeptCall, Arrays]:
     Raises:
         ValueError: it is no such file.
     """
+    return _read(data, {**_EVENTS, **_OPS})
+
+
+def facts_in(data: bytes) -> KeptCall:
+    """The facts alone, whose arrays are left packed.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    return _read(data, {})[0]
+
+
+def _read(data: bytes, wanted: Mapping[str, type[Any]]) -> tuple[KeptCall, Arrays]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(one.file_size for one in archive.infolist()) > _LARGEST_BYTES:
                 raise ValueError("its arrays are too large")
         with np.load(io.BytesIO(data), allow_pickle=False) as found:
-            arrays = {name: _array(found[name], kind, name) for name, kind in (_EVENTS | _OPS).items()}
+            arrays = {name: _array(found[name], kind, name) for name, kind in wanted.items()}
             facts = _array(found[_FACTS], np.uint8, _FACTS)
     except Exception as error:  # a broken archive is met in a dozen ways
         ours = str(error) if type(error) is ValueError and "\n" not in str(error) else "it is no traced call"

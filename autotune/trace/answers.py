@@ -8,6 +8,7 @@ Not kept is what depends on values, what changes the shape of what it is given, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ __all__ = ["Answer", "Answers"]
 
 _PLAIN = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format})
 _TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view}
+_RESIZING = {"aten::_resize_output_", "aten::resize_as_sparse_"}
 _CPU = torch.device("cpu")
 
 
@@ -71,9 +73,9 @@ class Answers:
 
     def find(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], fakes: list[FakeTensor]) -> Any:
         """The key of a call, None if it has none; the fakes among its arguments are put into `fakes`."""
-        if torch.is_grad_enabled() or not _TAGS.isdisjoint(func.tags):
+        if torch.is_grad_enabled() or not _is_told_by_shapes(func):
             return None
-        described: list[Any] = [func]
+        described: list[Any] = [func, torch.get_default_dtype()]
         for value in args:
             if not _describe(value, described, fakes):
                 return None
@@ -92,6 +94,13 @@ class Answers:
         if key not in self._kept:
             self._kept[key] = _answer(fakes, out)
         return self._kept[key]
+
+
+@cache
+def _is_told_by_shapes(func: Any) -> bool:
+    """Whether the operator leaves the shapes of what it is given alone: tensors that are passed as `out` may be resized."""
+    resizes = func._schema.name in _RESIZING or any(argument.is_out for argument in func._schema.arguments)
+    return _TAGS.isdisjoint(func.tags) and not resizes
 
 
 def _describe(value: Any, described: list[Any], fakes: list[FakeTensor]) -> bool:

@@ -59,7 +59,7 @@ def _addmm(bias: FakeTensor, left: FakeTensor, right: FakeTensor) -> Any:
 
 
 def _layer_norm(image: FakeTensor, shape: Sequence[int], weight: Any, bias: Any, _: float) -> Any:
-    if not _alike(image, weight, bias) or image.shape[-1:] != tuple(shape):
+    if not _alike(image, weight, bias) or image.shape[-1:] != tuple(shape) or not _fitting(shape, weight, bias):
         return None
     statistics = (*image.shape[:-1], 1)
     return _new(image, image.shape, image.dtype), *(_new(image, statistics, image.dtype) for _ in range(2))
@@ -71,7 +71,7 @@ def _group_norm(
     last = _order(image) is _LAST and weight is not None and samples > 1
     if not _alike(image, weight, bias) or not (image.is_contiguous() or last):
         return None
-    if channels % groups or image.shape[:2] != (samples, channels):
+    if channels % groups or image.shape[:2] != (samples, channels) or not _fitting([channels], weight, bias):
         return None
     statistics = (_new(image, (samples, groups), image.dtype) for _ in range(2))
     return _new(image, image.shape, image.dtype, last=last), *statistics
@@ -92,6 +92,8 @@ def _convolution(
     orders = {_order(image), _order(weight)}
     if not _alike(image, weight, bias) or None in orders or dims not in {2, 3} or transposed:
         return None
+    if not _fitting(weight.shape[:1], bias):
+        return None
     if weight.dim() != image.dim() or image.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         return None
     ways = (_spread(one, dims) for one in (stride, padding, dilation))
@@ -107,6 +109,10 @@ def _convolution(
 def _spread(values: Sequence[int], dims: int) -> Sequence[int]:
     """One for each axis: a single value is for all."""
     return values if len(values) == dims else [*values] * dims
+
+
+def _fitting(shape: Sequence[int], *parameters: FakeTensor | None) -> bool:
+    return all(one is None or tuple(one.shape) == tuple(shape) for one in parameters)
 
 
 def _alike(image: FakeTensor, *parameters: FakeTensor | None) -> bool:

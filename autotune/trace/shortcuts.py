@@ -145,7 +145,7 @@ def _signature(module: torch.nn.Module) -> Any:
 
 
 def _described(value: Any) -> Any:
-    """A plain value as itself, a holder of plain values as these; anything else as this very object."""
+    """A plain value as itself, a holder of plain values as these; anything else as this very object with its plain values."""
     if isinstance(value, PLAIN):
         return value
     if isinstance(value, torch.Tensor):
@@ -156,4 +156,7 @@ def _described(value: Any) -> Any:
         return tuple((str(key), _described(item)) for key, item in value.items() if not callable(item))
     if type(value).__name__.endswith("Processor") or "AttnProcessor" in type(value).__name__:
         return (type(value), tuple((name, _described(item)) for name, item in sorted(vars(value).items())))
-    return id(value)
+    state = getattr(value, "__dict__", None)
+    if not isinstance(state, dict) or callable(value):
+        return id(value)
+    return (id(value), tuple((name, item) for name, item in sorted(state.items()) if isinstance(item, PLAIN)))

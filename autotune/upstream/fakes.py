@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
 from torch.utils._python_dispatch import _disable_current_modes
 
-__all__ = ["born", "by_meta_kernel", "cast", "made", "no_dispatch", "undispatched", "viewed"]
+__all__ = ["born", "by_meta_kernel", "cast", "laid", "made", "no_dispatch", "undispatched", "viewed"]
 
 undispatched = _disable_current_modes
 """A context in which no mode sees what is done."""
@@ -51,7 +51,7 @@ def born(mode: FakeTensorMode, tensor: torch.Tensor, dtype: torch.dtype | None =
     """A fake on the CPU with the shape and strides of `tensor`."""
     with undispatched():
         meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype or tensor.dtype, device="meta")
-        fake = FakeTensor(mode, meta, torch.device("cpu"))
+        fake = FakeTensor(mode, meta, _CPU)
     if isinstance(tensor, torch.nn.Parameter):
         fake._is_param = True  # what torch.nn.Parameter.__new__ does for subclasses
     return fake

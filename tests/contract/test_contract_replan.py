@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from weakref import ref
 
@@ -15,6 +17,7 @@ import autotune
 from autotune.errors import DoesNotFitError, PlanError
 from autotune.flow import applying
 from autotune.guard.applying import optimized_of
+from autotune.levers import engine
 from tests.contract.families import build, call_of, run
 from tests.contract.states import add_lora
 
@@ -23,8 +26,6 @@ BIGGER = {
     "taller": {"height": 64},
     "more": {"num_images_per_prompt": 3},
     "prompts": {"prompt": ["a cat", "a dog"]},
-    "generator": {"width": 64, "generator": torch.Generator().manual_seed(1)},
-    "callback": {"width": 64, "callback_on_step_end": lambda pipe, step, time, tensors: tensors},
 }
 
 
@@ -63,12 +64,135 @@ def test_a_bigger_call_is_planned_for_once(how: str, told: list[str]) -> None:
     assert type(pipe) is type(build("sd"))
 
 
-def test_the_callers_generator_is_not_used_up() -> None:
-    """The image is the one that a plain pipeline makes."""
-    pipe, generator = optimised(quality="exact"), torch.Generator().manual_seed(7)
-    made = pipe(**CALL | {"height": 64, "generator": generator}, output_type="pt").images
-    plain = build("sd")(**CALL | {"height": 64, "generator": torch.Generator().manual_seed(7)}, output_type="pt").images
-    assert torch.equal(made, plain) or torch.allclose(made, plain, atol=1e-4)
+def test_what_is_the_callers_is_not_used_while_it_is_planned(told: list[str]) -> None:
+    """A callback is called for the steps of the call alone, and a generator gives the numbers that a plain pipeline gets."""
+    steps: list[int] = []
+
+    def noted(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        steps.append(step)
+        return tensors
+
+    def call(pipe: Any) -> Any:
+        generator = torch.Generator().manual_seed(7)
+        asked = CALL | {"height": 64, "generator": generator, "callback_on_step_end": noted}
+        return pipe(**asked, output_type="pt").images
+
+    made = call(optimised(quality="exact"))
+    assert ": planned anew in " in told[0]
+    assert steps == [0, 1]
+    assert torch.allclose(made, call(build("sd")), atol=1e-4)
+
+
+def test_nothing_that_a_call_was_given_is_kept_alive(told: list[str]) -> None:
+    given = torch.randn(1, 4, 32, 32)
+    gone = ref(given)
+    pipe = optimised()
+    pipe(**CALL | {"height": 64, "width": 64, "latents": given}, output_type="pt")
+    assert ": planned anew in " in told[0]
+    del given
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("family", ["ltx", "flux"])
+def test_the_planned_call_is_not_bigger_than_itself(family: str, told: list[str]) -> None:
+    """Pipelines round sizes down."""
+    call = {"prompt": "a cat", **call_of(family)} | ({"num_frames": 20} if family == "ltx" else {"height": 39})
+    pipe = autotune.optimize(build(family), workload=call, profiles=False, verbose=False)
+    pipe(**call, output_type="pt")
+    assert told == []
+
+
+def test_calls_that_take_turns_are_planned_for_once(told: list[str]) -> None:
+    pipe = optimised(workload=CALL | {"height": 64, "width": 64, "guidance_scale": 1.0})
+    for _ in range(2):
+        pipe(**CALL | {"guidance_scale": 5.0}, output_type="pt")
+        pipe(**CALL | {"height": 64, "width": 64, "guidance_scale": 1.0}, output_type="pt")
+    assert told == []
+    for _ in range(2):
+        pipe(**CALL | {"width": 256, "height": 32}, output_type="pt")  # lower, and wider
+        pipe(**CALL | {"height": 64, "width": 64, "guidance_scale": 5.0}, output_type="pt")
+    assert sum(": planned anew in " in line for line in told) == len(told) <= 2
+
+
+def test_a_call_within_a_call_changes_no_plan(told: list[str]) -> None:
+    pipe = optimised()
+    before, done = optimized_of(pipe), []
+
+    def within(_: Any, __: Any, ___: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        if not done:
+            done.append(True)
+            scheduler, pipe.scheduler = pipe.scheduler, build("sd").scheduler
+            pipe(**CALL | {"height": 64}, output_type="pt")
+            pipe.scheduler = scheduler
+        return tensors
+
+    assert pipe(**CALL, callback_on_step_end=within, output_type="pt").images.isfinite().all()
+    assert optimized_of(pipe) is before
+    assert told[0].endswith("; call autotune.optimize(pipe, workload=...) to plan for this size")
+    pipe(**CALL | {"height": 64}, output_type="pt")
+    assert ": planned anew in " in told[-1]
+
+
+def test_an_example_of_the_first_question_is_not_one_of_the_next(told: list[str]) -> None:
+    pipe = optimised(example={"latents": torch.randn(1, 4, 16, 16)})
+    for _ in range(2):
+        pipe(**CALL | {"height": 64, "width": 64}, output_type="pt")
+    (line,) = told
+    assert ": planned anew in " in line
+    assert "16x16" not in optimized_of(pipe).workload.label
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_where_applying_fails_the_call_runs(times: int, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the plan of before, or under none where that cannot be put back."""
+    pipe, left = optimised(forbid="batch_split"), [times]
+    pull = engine.pull
+
+    def failing(*args: Any) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise PlanError("no way")
+        pull(*args)
+
+    monkeypatch.setattr(engine, "pull", failing)
+    pipe.unet = build("sd").unet
+    for _ in range(2):
+        assert run("sd", pipe).isfinite().all()
+    assert (optimized_of(pipe) is None) == (times == 2)
+
+
+@pytest.mark.parametrize("error", [PlanError("no way"), RuntimeError("a bug")])
+def test_what_has_failed_is_not_tried_again(error: Exception, told: list[str]) -> None:
+    pipe, tried = optimised(), []
+    before = optimized_of(pipe)
+
+    def failing(*_: Any) -> Any:
+        tried.append(True)
+        raise error
+
+    before.replan = failing
+    for _ in range(3):
+        pipe(**CALL | {"height": 64}, output_type="pt")
+    assert len(tried) == 1
+    (line,) = told
+    assert line.endswith(f": it could not be planned for: {error}")
+    assert optimized_of(pipe) is before
+
+
+@pytest.mark.parametrize(("planned_s", "replans"), [(2.0, True), (300.0, False)])
+def test_a_profile_says_how_long_planning_takes(
+    planned_s: float, replans: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = autotune.optimize(build("sd"), workload=CALL, profiles=tmp_path, verbose=False)
+    assert optimized_of(first).replan is not None
+    (path,) = tmp_path.rglob("*.json")
+    told = json.loads(path.read_text(encoding="utf-8"))
+    assert told["planned_s"] > 0
+    path.write_text(json.dumps(told | {"planned_s": planned_s}, indent=2) + "\n", encoding="utf-8")
+    monkeypatch.setattr("autotune.trace.session.Session.__init__", None)
+    again = autotune.optimize(build("sd"), workload=CALL, profiles=tmp_path, verbose=False)
+    assert (optimized_of(again).replan is not None) == replans
 
 
 def test_an_exchanged_component_is_planned_for(told: list[str]) -> None:
@@ -107,8 +231,13 @@ def test_where_nothing_fits_the_call_is_refused_and_the_plan_stays() -> None:
     tight = before.story.chosen.estimate.needed_bytes + 2**20
     pipe = autotune.optimize(pipe, workload=CALL, profiles=False, verbose=False, max_vram=tight)
     before = optimized_of(pipe)
-    with pytest.raises(DoesNotFitError):
-        pipe(**CALL | {"height": 1024, "width": 1024}, output_type="pt")
+    tried: list[Any] = []
+    replan = before.replan
+    before.replan = lambda *args: (tried.append(True), replan(*args))[1]
+    for _ in range(2):
+        with pytest.raises(DoesNotFitError):
+            pipe(**CALL | {"height": 1024, "width": 1024}, output_type="pt")
+    assert len(tried) == 1
     assert optimized_of(pipe) is before
     assert pipe(**CALL, output_type="pt").images.isfinite().all()
 
@@ -119,19 +248,6 @@ def test_the_caps_and_levers_that_were_asked_are_kept(told: list[str]) -> None:
     assert ": planned anew in " in told[0]
     assert optimized_of(pipe).runs.vae_slicing is True
     assert optimized_of(pipe).plan.dtype is None
-
-
-def test_where_planning_fails_the_plan_goes_on(told: list[str]) -> None:
-    pipe = optimised()
-    before = optimized_of(pipe)
-
-    def failing(*_: Any) -> Any:
-        raise PlanError("no way")
-
-    before.replan = failing
-    pipe(**CALL | {"height": 64}, output_type="pt")
-    assert told[0].endswith(": it could not be planned for: no way")
-    assert optimized_of(pipe) is before
 
 
 def test_a_plan_that_was_written_by_hand_is_not_replaced(told: list[str]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
 from autotune.trace import metas
+from autotune.trace.record import Recorder
 
 aten = torch.ops.aten
 
@@ -37,6 +40,8 @@ def cases(dtype):
     )  # fmt: skip
     for x in image:
         yield aten.native_group_norm.default, (x, channels, channels, x.shape[0], 64, 64, 32, 1e-5)
+        yield aten.native_group_norm.default, (x, channels[:8], channels, x.shape[0], 64, 64, 32, 1e-5)
+        yield aten.native_group_norm.default, (x, None, None, x.shape[0], 64, 64, 32, 1e-5)
         for other in others:
             for func in (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor):
                 yield func, (x, other)
@@ -84,9 +89,13 @@ def cases(dtype):
                 if x.dim() == 4:
                     yield aten.convolution.default, (x, weight.to(memory_format=torch.channels_last), bias, *rest)
                 yield aten.convolution.default, (x, weight[:1], None, *rest)
+                yield aten.convolution.default, (x, weight, empty(7, dtype=dtype), *rest)
+                yield aten.convolution.default, (x[:, :32], weight, bias, *rest)
     for x in rows:
         yield aten.native_layer_norm.default, (x, [64], channels, channels, 1e-5)
         yield aten.native_layer_norm.default, (x, [64], None, None, 1e-5)
+        yield aten.native_layer_norm.default, (x, [64], channels[:32], channels, 1e-5)
+        yield aten.native_layer_norm.default, (x, [32], None, None, 1e-5)
         yield aten.native_layer_norm.default, (x, [5, 64], None, None, 1e-5)
         yield aten.bmm.default, (x, x.transpose(1, 2))
         flat = x.reshape(-1, 64)
@@ -94,12 +103,14 @@ def cases(dtype):
             yield aten.addmm.default, (empty(32, dtype=dtype), flat, weight)
             yield aten.addmm.default, (empty(10, 32, dtype=dtype), flat, weight)
             yield aten.mm.default, (flat, weight)
+            yield aten.addmm.default, (empty(31, dtype=dtype), flat, weight)
+            yield aten.addmm.default, (empty(32, dtype=dtype), flat[:, :5], weight)
             yield aten.t.default, (weight,)
 
 
 def seen(out):
     outputs = [out] if isinstance(out, torch.Tensor) else out
-    return type(out) is torch.Tensor, [
+    return None if isinstance(out, torch.Tensor) else type(out), [
         (tuple(t.shape), t.stride(), t.storage_offset(), t.dtype, t.device, t.untyped_storage().nbytes())
         for t in outputs
     ]
@@ -110,11 +121,15 @@ def test_answers_are_torchs(dtype):
     mode, answered, functions = FakeTensorMode(), 0, set()
     with torch.no_grad(), mode:
         for func, args in list(cases(dtype)):
+            mode_free = [one for one in tree_leaves(args) if isinstance(one, torch.Tensor)]
             try:
                 expected = func(*args)
             except (RuntimeError, ValueError):
+                with contextlib.suppress(
+                    RuntimeError, ValueError
+                ):  # what torch refuses is refused, or torch's business
+                    assert metas.given(func, args, {}, mode_free) is None, func
                 continue
-            mode_free = [one for one in tree_leaves(args) if isinstance(one, torch.Tensor)]
             found = metas.given(func, args, {}, mode_free)
             if found is None:
                 continue
@@ -149,3 +164,30 @@ def test_copies_in_another_order_are_torchs(memory_format):
             expected = aten.clone.default(image, memory_format=memory_format)
             found = metas.given(aten.clone.default, (image,), {"memory_format": memory_format}, [image])
             assert seen(found) == seen(expected)
+
+
+def test_a_tensor_that_is_passed_as_out_is_resized_each_time():
+    recorder, mode = Recorder(), FakeTensorMode(allow_non_fake_inputs=True)
+    with torch.no_grad(), recorder, mode:
+        given, shapes = torch.empty(4, 4), []
+        for _ in range(3):
+            out = torch.empty(0)
+            torch.add(given, given, out=out)
+            joined = torch.empty(0)
+            torch.stack([given, given], out=joined)
+            shapes.append((tuple(out.shape), tuple(joined.sum(0).shape)))
+    assert set(shapes) == {((4, 4), (4, 4))}
+
+
+def test_the_usual_float_type_decides_what_whole_numbers_become():
+    recorder, mode = Recorder(), FakeTensorMode(allow_non_fake_inputs=True)
+    try:
+        with torch.no_grad(), recorder, mode:
+            whole = torch.ones(3, dtype=torch.int64)
+            found = []
+            for usual in (torch.float32, torch.float64):
+                torch.set_default_dtype(usual)
+                found.append((whole / 2).dtype)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == [torch.float32, torch.float64]
