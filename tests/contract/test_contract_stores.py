@@ -275,7 +275,7 @@ class StoreContract:
         self, place, library, place_in_version, caplog, monkeypatch
     ):
         here = {"autotune": "0.1.0", "torch": "2.13.0+cpu", "diffusers": "0.42.1", "transformers": "5.1.0"}
-        monkeypatch.setattr(place.store, "_versions", here)
+        monkeypatch.setattr("autotune.store.key.versions", lambda: here)
         caplog.set_level(logging.INFO, "autotune")
         parts = here[library].split(".")
         parts[place_in_version] = "99"
@@ -294,7 +294,7 @@ class StoreContract:
     )
     def test_patch_versions_and_other_libraries_make_no_difference(self, place, change, monkeypatch):
         here = {"torch": "2.13.0+cpu", "diffusers": "0.42.1", "transformers": "5.1.0"}
-        monkeypatch.setattr(place.store, "_versions", here)
+        monkeypatch.setattr("autotune.store.key.versions", lambda: here)
         profile = a_profile(made_with=here | {"autotune": "0.1.0"} | change)
         place.put(profile)
         assert place.store.find(profile.key) == profile
