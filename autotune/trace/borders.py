@@ -111,7 +111,10 @@ class Borders(TorchFunctionMode):
                 return known.numpy()
         self.made_up = True
         dtype = {torch.bfloat16: torch.float32}.get(tensor.dtype, tensor.dtype)
-        return np.full(tuple(tensor.shape), self.number, dtype=str(dtype).removeprefix("torch."))
+        name = str(dtype).removeprefix("torch.")
+        if not self.number:  # memory that nobody writes is none: a video is a gigabyte
+            return np.zeros(tuple(tensor.shape), dtype=name)
+        return np.full(tuple(tensor.shape), self.number, dtype=name)
 
     def _attention(self, func: Any, args: Any, kwargs: Any) -> Any:
         query, key, value = args[:3] if len(args) >= 3 else (kwargs[name] for name in ("query", "key", "value"))

@@ -13,14 +13,13 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map_only, tree_unflatten
 
 from autotune.errors import PlanError, WorkloadError
 from autotune.records.model import DenoiserFacts
-from autotune.records.trace import EventKind, Segment, Trace
+from autotune.records.trace import Segment, Trace
 from autotune.trace.batch import mixing
 from autotune.trace.blame import is_the_calls, words_of
 from autotune.trace.borders import Borders
@@ -30,7 +29,7 @@ from autotune.trace.record import Recorder
 from autotune.trace.routing import Routing
 from autotune.trace.shapes import Shape
 from autotune.trace.shortcuts import Shortcuts
-from autotune.trace.tape import Rows, Tape
+from autotune.trace.tape import Tape, ends_of_strangers
 from autotune.trace.turns import Stretch, denoiser_calls, places, recorded_steps
 from autotune.trace.twin import ENTRY_POINTS, own_tensors, set_precision, twin_of
 from autotune.trace.weights import block_bytes, buffer_bytes, own_bytes, precision, tensor_bytes, weight_bytes
@@ -197,7 +196,7 @@ class Session:
                 raise PlanError(f"{component} {verb} {words_of(error)}") from error
             cut = self._cuts[-1]
             del output
-        cut.tape.events.extend(_ends_of_strangers(before))
+        cut.tape.events.extend(ends_of_strangers(before))
         return cut.tape.segment(component, call.method, before.phase, before.turn, before.weights)
 
     def facts(self, *, prove: bool) -> dict[str, DenoiserFacts]:
@@ -380,13 +379,6 @@ class Session:
 
     def _recorded_calls(self) -> int:
         return sum(cut.component in self._denoisers for cut in self._cuts)
-
-
-def _ends_of_strangers(segment: Segment) -> Rows:
-    """Frees of tensors from before the segment: its inputs, which a recording by itself does not see end."""
-    born = segment.ref[segment.kind == EventKind.ALLOC]
-    strange = (segment.kind == EventKind.FREE) & ~np.isin(segment.ref, born)
-    return np.stack([segment.kind[strange], segment.ref[strange], segment.size[strange]], axis=1).astype(np.int64)
 
 
 @contextmanager

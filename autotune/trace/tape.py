@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.records.estimate import PhaseName
-from autotune.records.trace import Attention, Segment
+from autotune.records.trace import Attention, EventKind, Segment
 
-__all__ = ["Event", "Events", "Op", "Rows", "Tape"]
+__all__ = ["Event", "Events", "Op", "Rows", "Tape", "ends_of_strangers"]
 
 Event = tuple[int, int, int]
 """Its kind, what it is about, bytes (`records.trace.EventKind`)."""
@@ -108,3 +108,10 @@ class Tape:
             modules=tuple(self.modules),
             weights=weights,
         )
+
+
+def ends_of_strangers(segment: Segment) -> Rows:
+    """Frees of tensors from before the segment: its inputs, which a recording by itself does not see end."""
+    born = segment.ref[segment.kind == EventKind.ALLOC]
+    strange = (segment.kind == EventKind.FREE) & ~np.isin(segment.ref, born)
+    return np.stack([segment.kind[strange], segment.ref[strange], segment.size[strange]], axis=1).astype(np.int64)

@@ -73,7 +73,7 @@ def test_restore_ends_it():
 
 
 def test_another_call_adds_nothing():
-    pipe = optimised()
+    pipe = optimised(on_change="tell")
     for _ in range(3):
         generate("sd", pipe, height=64, width=64)
         generate("sd", pipe, **{**call_of("sd"), "num_inference_steps": 3})

@@ -161,6 +161,6 @@ def test_a_broken_file_costs_one_line(tmp_path, monkeypatch, caplog):
     path.write_bytes(b"broken")
     autotune.plan(MODEL, gpu=FIRST, workload=SMALL, profiles=tmp_path / "profiles")
     assert [record.message for record in caplog.records if record.name == "autotune"] == [
-        f"{path} is ignored: it is no traced call. It will be written anew"
+        f"{path} is ignored: it is no traced call. The call is traced anew"
     ]
     assert CallStore(calls_directory()).find(key()) is not None

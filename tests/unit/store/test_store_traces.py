@@ -17,6 +17,7 @@ from autotune.records.trace import EventKind
 from autotune.records.workload import Workload
 from autotune.store import calls, files
 from autotune.store.calls import CallStore, key_of
+from autotune.store.key import versions
 from autotune.store.traces import packed, read, unpacked, written
 from tests.unit.handmade import model, op, segment, trace
 
@@ -31,6 +32,7 @@ def kept(key=KEY, traces=TRACES):
     plain = Plan().model_dump(mode="json")
     call = KeptCall(
         key=key,
+        versions=versions(),
         model=model("unet", "vae"),
         workload=Workload(height=512, width=512),
         found=plain,
@@ -145,7 +147,7 @@ class TestFolder:
         (tmp_path / "calls" / f"{KEY}.npz").rename(tmp_path / "calls" / "2b.npz")
         assert store.find(KEY) is store.find("2b") is None
         assert [record.levelno for record in caplog.records] == [logging.WARNING]
-        assert "2b.npz is ignored: it is another call's. It will be written anew" in caplog.text
+        assert "2b.npz is ignored: it is another call's. The call is traced anew" in caplog.text
 
     @pytest.mark.parametrize("data", [b"", b"PK", b"not a zip" * 99])
     def test_a_broken_file_is_a_miss_in_one_line_and_written_anew(self, data, tmp_path, caplog):

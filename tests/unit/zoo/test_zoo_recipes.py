@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import subprocess
 import sys
 from importlib import resources
@@ -11,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from autotune.cli.profiles import SHIPPED
 from autotune.errors import PipelineError
+from autotune.flow.ask import named_call
+from autotune.flow.question import Question
+from autotune.records.workload import Workload
+from autotune.store.calls import CallStore, shipped_key
 from autotune.zoo.names import compact
 from autotune.zoo.recipe import Recipe, content_key
 from autotune.zoo.recipes import find, names, pipelines, recipes
@@ -136,12 +140,16 @@ def test_source_keys_differ_by_content_only() -> None:
         assert recipe.model_copy(update=built).source_key != recipe.source_key
 
 
-def test_source_keys_are_those_of_the_shipped_profiles() -> None:
-    known = {name.replace(".", "-"): recipe.source_key for name, recipe in recipes().items()}
-    files = list(PROFILES.rglob("*.json"))
-    assert files
-    for file in files:
-        assert known[file.name.partition("--")[0]] in json.loads(file.read_text())["aliases"]
+def test_source_keys_are_those_of_the_calls_that_ship() -> None:
+    """Else nothing would find them: a recipe that changes wants `autotune profiles build`."""
+    made = CallStore(PROFILES / "calls").entries()
+    assert {call.model.name for _, call in made} == set(SHIPPED)
+    for path, call in made:
+        size = Workload(height=call.workload.height, width=call.workload.width)
+        named = named_call(Question(call.model.name, gpu="T4", workload=size))
+        assert named is not None
+        assert path.stem == call.key == shipped_key(named.recipe.source_key, named.workload)
+    assert sum(path.stat().st_size for path, _ in made) <= 3_000_000
 
 
 def test_source_key_survives_a_round_trip() -> None:
