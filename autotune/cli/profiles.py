@@ -10,7 +10,6 @@ import typer
 from autotune.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from autotune.flow.fronts import Findings
     from autotune.flow.question import Progress
     from autotune.records.kept import KeptCall
     from autotune.records.profile import Profile
@@ -208,16 +207,11 @@ def _build(model: str, workload: Workload, folder: Path, report: Progress) -> Pa
         raise AutotuneError(f"{model} cannot be named without being built, so its traces would not be found")
     path = folder / f"{shipped_key(call.recipe.source_key, call.workload)}.npz"
     findings = findings_of(job)
-    earlier = [
-        one for one, made in CallStore(folder).entries() if (made.model.name, made.workload.key) == _of(findings)
-    ]
-    for one in earlier:  # by other code, or under a key that nothing would ask for
-        one.unlink()
+    traced = findings.model.name, findings.largest.key
+    for one, made in CallStore(folder).entries():  # by other code, or under a key that nothing would ask for
+        if (made.model.name, made.workload.key) == traced:
+            one.unlink()
     keep(CallStore(folder), path.stem, findings, lambda: offers_of(job, findings))
     if not path.is_file():
         raise AutotuneError(f"nothing was written to {folder}; name a folder that can be written to with --out")
     return path
-
-
-def _of(findings: Findings) -> tuple[str, Workload]:
-    return findings.model.name, findings.largest.key

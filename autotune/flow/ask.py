@@ -91,7 +91,7 @@ def answer_from(
         unloaded=question.is_named,
         notes=_notes(front, question),
         reload=reload,
-        answered_from=front.origin or "traced for this question",
+        answered_from=front.origin,
         asked=asked(question),
     )
 

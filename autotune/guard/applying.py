@@ -57,7 +57,7 @@ def apply(
     if earlier is not None and is_under(pipe, plan, device, undo=undo, denoisers=denoisers):
         earlier.serve(pipe, workload)
         return earlier
-    replaced = earlier if earlier is not None and earlier.is_whole else None
+    replaced = earlier if earlier is not None and earlier.is_whole and not _is_unproved(pipe, earlier) else None
     restore(pipe)
     try:
         with torch.inference_mode(False):  # parameters made in inference mode could never be put back
@@ -70,6 +70,12 @@ def apply(
             _put_back(pipe, replaced)
         raise
     return optimized
+
+
+def _is_unproved(pipe: Any, earlier: Optimized) -> bool:
+    """Whether the plan would split the batch of a denoiser that came since."""
+    changes = earlier.standing.changes(pipe) if earlier.standing is not None else []
+    return earlier.unproved(changes) is not None
 
 
 def _put_back(pipe: Any, earlier: Optimized) -> None:

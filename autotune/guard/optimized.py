@@ -14,7 +14,7 @@ import torch
 
 from autotune.errors import PlanError
 from autotune.guard.calls import Calls
-from autotune.guard.standing import Standing
+from autotune.guard.standing import Change, Standing
 from autotune.levers.journal import Journal
 from autotune.records.device import Device
 from autotune.records.model import DenoiserFacts
@@ -84,6 +84,11 @@ class Optimized:
     def changes(self, pipe: Any) -> tuple[str, ...]:
         """What is no longer as the plan left it, a clause each."""
         return tuple(change.words for change in self.standing.changes(pipe)) if self.standing is not None else ()
+
+    def unproved(self, changes: list[Change]) -> Change | None:
+        """The exchange that the plan cannot follow: a batch is split only in a denoiser that was seen not to mix it."""
+        splits = (one for one in changes if one.is_exchanged and one.component in self.denoisers)
+        return next(splits, None) if self.plan.batch_split else None
 
     def serve(self, pipe: Any, workload: Workload) -> None:
         """The same plan is for this call from now on. What was answered for another says nothing of it."""

@@ -137,7 +137,7 @@ def _planned_anew(pipe: Any, optimized: Optimized, changes: list[Change], bigger
     except Exception as error:  # whatever it is, the call itself may run
         refusal = error if isinstance(error, DoesNotFitError) else None
         if bigger and optimized.calls is not None:
-            optimized.calls.remember(bigger, refusal)
+            optimized.calls.remember(bigger, refusal or bigger.refusal)
             optimized.said.add(bigger.words)
         if refusal is not None:
             raise
@@ -148,12 +148,11 @@ def _planned_anew(pipe: Any, optimized: Optimized, changes: list[Change], bigger
 
 
 def _refuse_unproved(optimized: Optimized, renewed: list[Change]) -> None:
-    """A batch is split only in a denoiser that was seen not to mix it."""
-    for change in renewed:
-        if optimized.plan.batch_split and change.component in optimized.denoisers:
-            raise PlanError(
-                f"{change.words}, and batch_split={optimized.plan.batch_split} was proved for the one before; {_AGAIN}"
-            )
+    change = optimized.unproved(renewed)
+    if change is not None:
+        raise PlanError(
+            f"{change.words}, and batch_split={optimized.plan.batch_split} was proved for the one before; {_AGAIN}"
+        )
 
 
 def _in_words(changes: list[Change]) -> str:

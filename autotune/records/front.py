@@ -16,9 +16,10 @@ from autotune.records.plan import LANES, PLAIN, Plan, Quality
 from autotune.records.workload import Workload
 from autotune.units import parse_bytes
 
-__all__ = ["OBJECTIVES", "Candidate", "Front", "Objective"]
+__all__ = ["OBJECTIVES", "TRACED_NOW", "Candidate", "Front", "Objective"]
 
 Objective = Literal["latency", "memory"]
+TRACED_NOW = "traced for this question"
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 
@@ -72,8 +73,8 @@ class Front(Record):
     """Of the whole model: what quantised weights would take."""
     planned_s: float | None = Field(default=None, exclude=True)
     """How long it took to make, wherever that was; None where nobody has said."""
-    origin: str = Field(default="", exclude=True)
-    """What it was made from, in words, where that was not traced for this question."""
+    origin: str = Field(default=TRACED_NOW, exclude=True)
+    """What it was made from, in words."""
 
     def __getitem__(self, plan_id: str) -> Candidate:
         for candidate in self.candidates:

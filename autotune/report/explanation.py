@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from autotune.records.base import Record
 from autotune.records.device import Device
-from autotune.records.front import Candidate
+from autotune.records.front import TRACED_NOW, Candidate
 from autotune.records.host import Host
 from autotune.records.plan import PLAIN, Plan
 from autotune.records.workload import Workload
@@ -47,7 +47,7 @@ class Explanation(Record):
     """Whether the model is only named, and still to be loaded as planned."""
     reload: bool = False
     """Whether `restore` reads originals again from the files they came from, for RAM has no room for them."""
-    answered_from: str = "traced for this question"
+    answered_from: str = TRACED_NOW
     """Where the sizes and seconds come from."""
     asked: dict[str, Any] = {}
     """The arguments of the question that are not the usual ones: those to repeat."""

@@ -94,7 +94,7 @@ class Timeline:
         heap, usage = Heap(self._programs.settings, limit_bytes), Usage()
         heap.play(start)
         for number in range(calls):
-            usage = self._played(heap, written[min(number, len(written) - 1)])
+            usage = _played(heap, written[min(number, len(written) - 1)])
         return usage
 
     def first_and_later(self) -> Usage:
@@ -105,8 +105,8 @@ class Timeline:
         start, written = self._written
         heap = Heap(self._programs.settings)
         heap.play(start)
-        first = self._played(heap, written[0])
-        later = self._played(heap, written[-1])
+        first = _played(heap, written[0])
+        later = _played(heap, written[-1])
         reserved_bytes, most = dict(first.reserved_bytes), first.peak_reserved_bytes
         for phase, size in later.reserved_bytes.items():
             if size > most:
@@ -116,19 +116,10 @@ class Timeline:
 
     def smallest_limit(self) -> int:
         """The fewest bytes of reserved memory under which the call gets through, its cache emptied where need be."""
-        several = [self.run(calls=calls) for calls in range(1, _CALLS + 1)]  # the first may reserve more than the next
-        low = max(usage.peak_allocated_bytes for usage in several)
-        high = max(usage.peak_reserved_bytes for usage in several)
-        return smallest_limit(lambda limit_bytes: self.run(limit_bytes, calls=_CALLS), low, high)
-
-    def _played(self, heap: Heap, stages: list[_Stage]) -> Usage:
-        usage = Usage()
-        for phase, rows in stages:
-            heap.play(rows)
-            usage.allocated_bytes[phase] = heap.peak_allocated_bytes
-            usage.reserved_bytes[phase] = heap.peak_reserved_bytes
-        usage.retries = heap.retries
-        return usage
+        most = self.first_and_later()  # the first may reserve more than the next
+        return smallest_limit(
+            lambda limit_bytes: self.run(limit_bytes, calls=_CALLS), most.peak_allocated_bytes, most.peak_reserved_bytes
+        )
 
     @cached_property
     def _written(self) -> tuple[Rows, list[list[_Stage]]]:
@@ -208,6 +199,16 @@ class Timeline:
         """The call is over, and its output is taken."""
         born = [slot for made in self._made for code, slot, _ in made.crossings if code == Code.MALLOC]
         return rows_of(Code.FREE, np.array(born, dtype=np.int64), 0)
+
+
+def _played(heap: Heap, stages: list[_Stage]) -> Usage:
+    usage = Usage()
+    for phase, rows in stages:
+        heap.play(rows)
+        usage.allocated_bytes[phase] = heap.peak_allocated_bytes
+        usage.reserved_bytes[phase] = heap.peak_reserved_bytes
+    usage.retries = heap.retries
+    return usage
 
 
 def _made_outside(rows: Rows) -> Rows:

@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from autotune.upstream.fakes import made, no_dispatch, viewed
+from autotune.upstream.fakes import is_plain, made, no_dispatch, viewed
 
 __all__ = ["Answer", "Answers"]
 
 _PLAIN = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format})
 _TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view}
 _RESIZING = {"aten::_resize_output_", "aten::resize_as_sparse_"}
-_CPU = torch.device("cpu")
 
 
 class _Output(NamedTuple):
@@ -60,7 +59,7 @@ class Answer:
         with no_dispatch():
             return [_made(one, fakes, mode) for one in self.outputs]
 
-    def given(self, outputs: list[torch.Tensor]) -> Any:
+    def returned(self, outputs: list[torch.Tensor]) -> Any:
         """The outputs as the operator returns them."""
         return outputs[0] if self.several is None else self.several(outputs)
 
@@ -71,7 +70,7 @@ class Answers:
     def __init__(self) -> None:
         self._kept: dict[Any, Answer | None] = {}
 
-    def find(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], fakes: list[FakeTensor]) -> Any:
+    def key_of(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], fakes: list[FakeTensor]) -> Any:
         """The key of a call, None if it has none; the fakes among its arguments are put into `fakes`."""
         if torch.is_grad_enabled() or not _is_told_by_shapes(func):
             return None
@@ -107,7 +106,7 @@ def _describe(value: Any, described: list[Any], fakes: list[FakeTensor]) -> bool
     """Appends what decides the answer; whether it is known."""
     kind = type(value)
     if kind is FakeTensor:
-        if value.constant is not None or value.fake_device != _CPU or value.is_conj():
+        if value.constant is not None or not is_plain(value) or value.is_conj():
             return False
         fakes.append(value)
         size = value.untyped_storage().nbytes()
@@ -138,7 +137,7 @@ def _answer(fakes: Sequence[FakeTensor], out: Any) -> Answer | None:
 
 
 def _output(tensor: Any, fakes: Sequence[FakeTensor], storages: Sequence[int]) -> _Output | None:
-    if tensor.constant is not None or tensor.fake_device != _CPU or tensor.is_conj() or tensor.is_neg():
+    if tensor.constant is not None or not is_plain(tensor) or tensor.is_conj() or tensor.is_neg():
         return None
     for place, fake in enumerate(fakes):
         if fake is tensor:

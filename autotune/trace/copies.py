@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from autotune.records.trace import EventKind
 from autotune.trace.record import Recorder
 from autotune.trace.tape import Op, Rows, Tape
-from autotune.upstream.fakes import undispatched
+from autotune.upstream.fakes import undispatched, viewed
 
 __all__ = ["PLAIN", "Before", "Lengths", "Recording", "captured", "holders_in", "lengths", "written_again"]
 
@@ -284,8 +284,8 @@ class _Made:
             leaf: torch.Tensor = self._leaves[view.argument]
             if (tuple(leaf.shape), tuple(leaf.stride()), 0) == (view.shape, view.stride, view.offset):
                 return leaf
-            with self._mode:
-                return leaf.as_strided(view.shape, view.stride, leaf.storage_offset() + view.offset)
+            offset = int(leaf.storage_offset()) + view.offset
+            return viewed(self._mode, leaf, view.shape, view.stride, offset, view.dtype)
         base = self._bases.get(view.number)
         if base is None:
             size_bytes = self._recording.kept[view.number]
@@ -293,5 +293,4 @@ class _Made:
             number = self._first + int(np.searchsorted(self._recording.born, view.number))
             self._bases[view.number] = base
             self._recorder.bind(base, number, size_bytes)
-        meta = base.view(view.dtype).as_strided(view.shape, view.stride, view.offset)
-        return FakeTensor(self._mode, meta, torch.device("cpu"))
+        return viewed(self._mode, base, view.shape, view.stride, view.offset, view.dtype)

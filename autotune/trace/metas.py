@@ -36,7 +36,7 @@ def given(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], fakes: Sequ
         func: an aten operator.
         args: its arguments.
         kwargs: those by name.
-        fakes: all fakes among them, on the CPU and in no inference mode.
+        fakes: all fakes among them, on the CPU.
     """
     if func in _BY_KERNEL or (func in _OF_SEVERAL and _same(fakes)):
         return by_meta_kernel(func, args, kwargs, fakes[0].fake_mode)
@@ -55,14 +55,14 @@ def _addmm(bias: FakeTensor, left: FakeTensor, right: FakeTensor) -> Any:
     rows, columns = left.shape[0], right.shape[1]
     if bias.shape[0] != columns or left.shape[1] != right.shape[0]:
         return None
-    return _new(left, (rows, columns), left.dtype)
+    return _new(left, (rows, columns))
 
 
 def _layer_norm(image: FakeTensor, shape: Sequence[int], weight: Any, bias: Any, _: float) -> Any:
     if not _alike(image, weight, bias) or image.shape[-1:] != tuple(shape) or not _fitting(shape, weight, bias):
         return None
     statistics = (*image.shape[:-1], 1)
-    return _new(image, image.shape, image.dtype), *(_new(image, statistics, image.dtype) for _ in range(2))
+    return _new(image, image.shape), *(_new(image, statistics) for _ in range(2))
 
 
 def _group_norm(
@@ -73,8 +73,8 @@ def _group_norm(
         return None
     if channels % groups or image.shape[:2] != (samples, channels) or not _fitting([channels], weight, bias):
         return None
-    statistics = (_new(image, (samples, groups), image.dtype) for _ in range(2))
-    return _new(image, image.shape, image.dtype, last=last), *statistics
+    statistics = (_new(image, (samples, groups)) for _ in range(2))
+    return _new(image, image.shape, last=last), *statistics
 
 
 def _convolution(
@@ -103,7 +103,7 @@ def _convolution(
     ]
     if min(shape) <= 0:
         return None
-    return _new(image, (image.shape[0], weight.shape[0], *shape), image.dtype, last=_LAST in orders)
+    return _new(image, (image.shape[0], weight.shape[0], *shape), last=_LAST in orders)
 
 
 def _spread(values: Sequence[int], dims: int) -> Sequence[int]:
@@ -133,9 +133,9 @@ def _order(tensor: FakeTensor) -> torch.memory_format | None:
     return _LAST if plain else None
 
 
-def _new(like: FakeTensor, shape: Sequence[int], dtype: torch.dtype, *, last: bool = False) -> torch.Tensor:
+def _new(like: FakeTensor, shape: Sequence[int], *, last: bool = False) -> torch.Tensor:
     with no_dispatch():
-        return made(like.fake_mode, tuple(shape), _last_strides(shape) if last else _strides(shape), dtype)
+        return made(like.fake_mode, tuple(shape), _last_strides(shape) if last else _strides(shape), like.dtype)
 
 
 def _last_strides(shape: Sequence[int]) -> tuple[int, ...]:

@@ -152,8 +152,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self.__torch_dispatch__(func, types, (copy, *args[1:]), kwargs)
         with torch._C.DisableTorchFunction():  # nobody need answer for shapes
             fakes: list[FakeTensor] = []
-            key = self._answers.find(func, args, kwargs, fakes)
-            answer = self._answers.get(key) if key is not None else None
+            key = self._answers.key_of(func, args, kwargs, fakes)
+            answer = self._answers.get(key)
             if answer is not None:
                 return self._answered(answer, func, args, kwargs, fakes)
             out = given(func, args, kwargs, fakes) if key is not None else None
@@ -167,7 +167,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _answered(self, answer: Answer, func: Any, args: Any, kwargs: Any, fakes: list[FakeTensor]) -> Any:
         """What the operator gives, from memory."""
         outputs = answer.again(fakes)
-        out = answer.given(outputs)
+        out = answer.returned(outputs)
         if self.paused:
             return out
         if answer.told is None or not answer.is_new:

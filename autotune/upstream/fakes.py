@@ -9,18 +9,16 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
 from torch.utils._python_dispatch import _disable_current_modes
 
-__all__ = ["born", "by_meta_kernel", "cast", "laid", "made", "no_dispatch", "undispatched", "viewed"]
+__all__ = ["born", "by_meta_kernel", "cast", "is_plain", "laid", "made", "no_dispatch", "undispatched", "viewed"]
 
 undispatched = _disable_current_modes
 """A context in which no mode sees what is done."""
-
-
 no_dispatch = torch._C._DisableTorchDispatch
 """The same for the inside of a mode, in a twentieth of the time."""
 _CPU = torch.device("cpu")
 
 
-def made(mode: FakeTensorMode, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype | None) -> torch.Tensor:
+def made(mode: FakeTensorMode, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype | None) -> FakeTensor:
     """A fake on the CPU. Where no mode sees it."""
     return FakeTensor(mode, torch.empty_strided(shape, stride, dtype=dtype, device="meta"), _CPU)
 
@@ -32,7 +30,7 @@ def viewed(
     stride: Sequence[int],
     offset: int,
     dtype: torch.dtype | None,
-) -> torch.Tensor:
+) -> FakeTensor:
     """A fake that shares the storage of another. Where no mode sees it."""
     empty = torch.empty(0, dtype=dtype, device="meta")
     return FakeTensor(mode, empty.set_(base.untyped_storage(), offset, shape, stride), _CPU)
@@ -50,8 +48,7 @@ def by_meta_kernel(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], mo
 def born(mode: FakeTensorMode, tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
     """A fake on the CPU with the shape and strides of `tensor`."""
     with undispatched():
-        meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype or tensor.dtype, device="meta")
-        fake = FakeTensor(mode, meta, _CPU)
+        fake = made(mode, tensor.shape, tensor.stride(), dtype or tensor.dtype)
     if isinstance(tensor, torch.nn.Parameter):
         fake._is_param = True  # what torch.nn.Parameter.__new__ does for subclasses
     return fake
@@ -59,16 +56,17 @@ def born(mode: FakeTensorMode, tensor: torch.Tensor, dtype: torch.dtype | None =
 
 def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
     """A fake in that type; None for what is no plain fake on the CPU."""
-    return born(tensor.fake_mode, tensor, dtype) if _is_plain(tensor) else None
+    return born(tensor.fake_mode, tensor, dtype) if is_plain(tensor) else None
 
 
 def laid(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor | None:
     """A fake in that order; None for what is no plain fake on the CPU."""
-    if not _is_plain(tensor):
+    if not is_plain(tensor):
         return None
     with undispatched():
         return made(tensor.fake_mode, tensor.shape, strides, tensor.dtype)
 
 
-def _is_plain(tensor: torch.Tensor) -> TypeGuard[FakeTensor]:
+def is_plain(tensor: torch.Tensor) -> TypeGuard[FakeTensor]:
+    """Whether it is a fake on the CPU and nothing more."""
     return type(tensor) is FakeTensor and tensor.fake_device == _CPU

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,15 @@ def words_in(item):
     values = item.callspec.params.values() if hasattr(item, "callspec") else ()
     single = [value for given in values for value in (given if isinstance(given, tuple) else (given,))]
     return {value for value in single if isinstance(value, str)}
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """What the logger says."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("autotune")
+    logger.addHandler(handler)
+    yield said
+    logger.removeHandler(handler)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from weakref import ref
@@ -27,18 +25,6 @@ BIGGER = {
     "more": {"num_images_per_prompt": 3},
     "prompts": {"prompt": ["a cat", "a dog"]},
 }
-
-
-@pytest.fixture
-def told() -> Iterator[list[str]]:
-    """What the logger says."""
-    said: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("autotune")
-    logger.addHandler(handler)
-    yield said
-    logger.removeHandler(handler)
 
 
 def optimised(**asked: Any) -> Any:
@@ -266,3 +252,37 @@ def test_nothing_of_it_keeps_a_pipeline_alive() -> None:
     del pipe
     gc.collect()
     assert gone() is None
+
+
+def test_a_split_batch_is_not_put_back_over_a_denoiser_that_nobody_has_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planning anew fails after the earlier plan was taken off: it was proved for another UNet."""
+    pipe = optimised(workload=CALL | {"num_images_per_prompt": 2}, keep={"batch_split": 2})
+    assert optimized_of(pipe).plan.batch_split == 2
+    pipe.unet = build("sd").unet
+
+    pull, left = engine.pull, [1]
+
+    def failing(*args: Any) -> None:
+        if left:
+            left.pop()
+            raise PlanError("no way")
+        pull(*args)
+
+    monkeypatch.setattr(engine, "pull", failing)
+    assert run("sd", pipe).isfinite().all()
+    assert optimized_of(pipe) is None
+
+
+def test_where_planning_fails_sizes_that_were_recorded_still_refuse() -> None:
+    pipe = optimised()
+    optimized = optimized_of(pipe)
+    tight = optimized.story.model_copy(update={"cap_bytes": optimized.story.chosen.estimate.process_bytes + 1000})
+    optimized.tell(pipe, tight, optimized.front)
+
+    def failing(*_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    optimized.replan = failing
+    for _ in range(2):
+        with pytest.raises(DoesNotFitError, match="by the recorded sizes, more than the cap of"):
+            pipe(**CALL | {"height": 512, "width": 512}, output_type="pt")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
-import logging
 import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
@@ -45,18 +44,6 @@ WRAPPED = {
     "chunks": Plan(feed_forward_chunks=2),
     "trace": Plan(compile="trace"),
 }
-
-
-@pytest.fixture
-def told() -> Iterator[list[str]]:
-    """What the logger says."""
-    said: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("autotune")
-    logger.addHandler(handler)
-    yield said
-    logger.removeHandler(handler)
 
 
 def optimised(plan: Plan, family: str = "sd", pipe: Any = None, **asked: Any) -> Any:
